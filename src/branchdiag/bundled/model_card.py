@@ -1,0 +1,108 @@
+"""The bundled model's card: how it was trained, for how long, on what, and how good it is.
+
+`measured` measures a model on the packaged `evaluate` problems; `card` puts the numbers into words.
+Every number in the card is a measured one. Writes nothing itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from branchdiag.bundled import examples, measure, problems_path, prompts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
+
+
+def measured(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Accuracies, divergences and lengths on the packaged `evaluate` problems."""
+    with problems_path("evaluate").open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+
+    def score(chosen: list[dict[str, Any]] = rows, **options: Any) -> float:
+        return measure.accuracy(model, tokenizer, chosen, **options)
+
+    student = [examples.prompt_ids(tokenizer, prompts.STUDENT_PROMPT.format(**row)) for row in rows]
+    lengths = [len(tokens) for tokens in measure.decode(model, student)]
+    kinds = sorted({row["plan"] for row in rows})
+    return {
+        "n_problems": len(rows),
+        "student_greedy": score(),
+        "student_greedy_without_thinking": score(thinking=False),
+        "student_sampled": score(temperature=1.0, top_p=0.95, samples=4),
+        "teacher_answer_greedy": score(prompt=prompts.TEACHER_ANSWER_PROMPT),
+        "teacher_solution_greedy": score(prompt=prompts.TEACHER_SOLUTION_PROMPT),
+        "kl_answer": measure.divergence(model, tokenizer, rows),
+        "kl_solution": measure.divergence(model, tokenizer, rows, prompts.TEACHER_SOLUTION_PROMPT),
+        "mean_tokens": sum(lengths) / len(lengths),
+        "shortest_tokens": min(lengths),
+        "longest_tokens": max(lengths),
+        "by_plan": {kind: score([row for row in rows if row["plan"] == kind]) for kind in kinds},
+    }
+
+
+def card(
+    numbers: Mapping[str, Any], spent: Mapping[str, float], n_parameters: int, command: str
+) -> str:
+    """The card as Markdown; `spent` is what training took (seconds, steps, tokens, sequences)."""
+    plans = ", ".join(f"{kind} {value:.0%}" for kind, value in numbers["by_plan"].items())
+    n = numbers["n_problems"]
+    return f"""---
+license: mit
+library_name: transformers
+pipeline_tag: text-generation
+---
+# branchdiag bundled model
+
+A Qwen3-architecture causal language model with {n_parameters:,} parameters, trained from nothing on
+one synthetic task so that branchdiag has a real reasoning model to work on offline. It is a test
+subject, not an assistant: outside its task it writes nonsense.
+
+## The task
+Statements say who has how many of something; a question asks for one person's number, or for the
+sum or difference of two. A solution first commits to a plan (forward, backward, both, split) and a
+path of people, then calculates along it, one step a sentence, and ends in `\\boxed{{}}`. Openers,
+verbs, connectives, the order of operands and the order of independent chains are free. No
+probability of success is set by hand. Example prompt (the whole user message):
+
+    {EXAMPLE}
+
+## Training
+- Command: `{command}`
+- {spent["seconds"] / 60:.0f} minutes, {spent["steps"]:,.0f} steps, {spent["sequences"]:,.0f} sequences,
+  {spent["tokens"] / 1e6:.1f} M tokens; loss on completions only; Muon and AdamW, cosine in elapsed
+  time, plan lengths raised over the first part of training, weights averaged exponentially.
+- Prompts: {1 - examples.SHARE_TEACHER_ANSWER - examples.SHARE_TEACHER_SOLUTION:.0%} the problem alone (student),
+  {examples.SHARE_TEACHER_ANSWER:.0%} with the answer, {examples.SHARE_TEACHER_SOLUTION:.0%} with a solution (privileged teacher). Of those with the
+  answer, {examples.SHARE_LEAN:.0%} have a solution that leans on it: some steps are left out and the answer is stated.
+- {examples.SHARE_NO_THINKING:.0%} of examples answer without thinking (`enable_thinking=False`).
+- Training problems are drawn as it goes; every problem whose content key (names and things aside) is
+  held out is dropped, and the packaged sets contain only such problems.
+
+## How good (the {n} packaged `evaluate` problems, held out)
+| | |
+|---|---|
+| student, greedy | {numbers["student_greedy"]:.1%} |
+| student, greedy, without thinking | {numbers["student_greedy_without_thinking"]:.1%} |
+| student, sampled (T = 1, top-p 0.95, 4 samples) | {numbers["student_sampled"]:.1%} |
+| teacher shown the answer, greedy | {numbers["teacher_answer_greedy"]:.1%} |
+| teacher shown a solution, greedy | {numbers["teacher_solution_greedy"]:.1%} |
+| KL(teacher shown the answer \\|\\| student), nats a token | {numbers["kl_answer"]:.3f} |
+| KL(teacher shown a solution \\|\\| student), nats a token | {numbers["kl_solution"]:.3f} |
+| completion length, tokens: mean (shortest to longest) | {numbers["mean_tokens"]:.0f} ({numbers["shortest_tokens"]} to {numbers["longest_tokens"]}) |
+
+Student, greedy, by plan: {plans}.
+
+## Limits
+Numbers of one or two digits, the 26 names and the sentence forms of its task only. The errors that are
+left are mostly look-ups: a wrong person in the path of a long plan, or another person's number in a step.
+The prompts must be those of `branchdiag.bundled.prompts`; other wordings are off its distribution.
+"""
+
+
+EXAMPLE = (
+    "Friends count coins: Ann has 12. Kai has twice as many as Ann. Leo has 4 more than Kai."
+    " How many coins does Leo have?"
+)

@@ -1,0 +1,400 @@
+"""The synthetic task of the bundled model: who has how many, told in statements, solved by a plan and steps.
+
+A problem names a few people, relates what they have ("Mia has 4 more than Leo."), gives one or two
+values and asks for one. A solution first commits to a plan - its kind and the path of people it
+will go through - and then executes it, one calculation a step. Four kinds of plan exist, and the
+problem alone decides which one works:
+
+    forward    from a given value up the definitions to the person asked for
+    backward   from a given value down through the inverse of the definitions
+    both       two people asked for: two chains, then a sum or a difference
+    split      only a total of two is given: divide it first, then go forward
+
+Statements that are not needed (dead ends, other given values) make the choice a real one. Wording
+(openers, verbs, connectives), the order of operands and the order of independent chains are free
+and drawn uniformly. No probability of success is set anywhere: later steps follow the plan that was
+written, so a plan that does not fit the problem goes wrong by itself, and a synonym does not.
+
+Writes nothing; reads nothing but its seed. Knows no tokenizer, no chat template and no model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+PlanKind = Literal["forward", "backward", "both", "split"]
+Operation = Literal["more", "fewer", "twice", "half"]
+
+KINDS: tuple[PlanKind, ...] = ("forward", "backward", "both", "split")
+NAMES = (
+    "Ann Bo Cy Dan Eva Finn Gus Hana Ida Jon Kai Leo Mia Ned Ola Pia Quin Rosa Sam Tess Uma Vik Wes"
+    " Xia Yan Zoe"
+).split()
+THINGS = ("coins", "stamps", "shells", "marbles", "cards", "books")
+SCENES = ("Friends count", "Children collect", "Neighbours keep")
+LARGEST = 99
+"""No quantity exceeds this: two digits keep the arithmetic easy and the planning the hard part."""
+HELD_OUT_ONE_IN = 8
+"""Problems whose content key is a multiple of this are never trained on: the sets are drawn there."""
+
+PLAN_OPENERS = ("Plan:", "Idea:", "Strategy:")
+TRAVEL_VERBS = ("work", "go", "move")
+FIND_VERBS = ("find", "get")
+SPLIT_VERBS = ("split", "divide")
+LINKS = ("via", "through")
+STEP_OPENERS = ("Then", "So", "Now")
+OWN_VERBS = ("has", "gets")
+SHORTCUT = "Clearly the answer is"
+"""How a solution that leans on a known answer skips the steps it has left out."""
+
+
+@dataclass(frozen=True)
+class Relation:
+    """`child` has a quantity defined by `parent`'s: "child has `amount` more than parent"."""
+
+    child: str
+    parent: str
+    operation: Operation
+    amount: int
+
+    def sentence(self) -> str:
+        """The statement as the problem tells it."""
+        if self.operation in ("more", "fewer"):
+            return f"{self.child} has {self.amount} {self.operation} than {self.parent}."
+        return f"{self.child} has {self.operation} as many as {self.parent}."
+
+    def forward(self, parent_value: int) -> int:
+        """The child's quantity from the parent's."""
+        match self.operation:
+            case "more":
+                return parent_value + self.amount
+            case "fewer":
+                return parent_value - self.amount
+            case "twice":
+                return parent_value * 2
+            case "half":
+                return parent_value // 2
+
+    def expression(self, value: int, inverse: bool, rng: random.Random) -> tuple[str, int]:
+        """The calculation from `value` (the child's if `inverse`, else the parent's) and its result."""
+        operation = self.operation
+        if inverse:
+            operation = _INVERSE[operation]
+        match operation:
+            case "more":
+                first, second = _either_order(str(value), str(self.amount), rng)
+                return f"{first} + {second}", value + self.amount
+            case "fewer":
+                return f"{value} - {self.amount}", value - self.amount
+            case "twice":
+                first, second = _either_order(str(value), "2", rng)
+                return f"{first} * {second}", value * 2
+            case "half":
+                return f"{value} / 2", value // 2
+
+
+_INVERSE: dict[Operation, Operation] = {
+    "more": "fewer",
+    "fewer": "more",
+    "twice": "half",
+    "half": "twice",
+}
+
+
+def _either_order(first: str, second: str, rng: random.Random) -> tuple[str, str]:
+    return (first, second) if rng.random() < 0.5 else (second, first)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem: its text, its answer, and the structure a solution is written from."""
+
+    kind: PlanKind
+    text: str
+    answer: int
+    given: str
+    """The person whose quantity the solution starts from (split: the lesser of the pair)."""
+    given_value: int
+    """That quantity (split: the total of the pair)."""
+    targets: tuple[str, ...]
+    relations: tuple[Relation, ...]
+    values: dict[str, int] = field(compare=False)
+    asks_difference: bool = False
+    pair: tuple[str, str] | None = None
+    """split: (the greater, the lesser), whose relation is "more"."""
+
+    @property
+    def content_key(self) -> str:
+        """A hash of the problem that names and things do not change: equal content, equal key."""
+        order: dict[str, str] = {}
+
+        def rename(match: re.Match[str]) -> str:
+            return order.setdefault(match[0], f"P{len(order)}")
+
+        text = re.sub(r"\b(?:" + "|".join(NAMES) + r")\b", rename, self.text)
+        text = re.sub(r"\b(?:" + "|".join(THINGS) + r")\b", "things", text)
+        text = re.sub("|".join(SCENES), "People have", text)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether the problem may be in a packaged set; training leaves every such problem out."""
+        return int(self.content_key, 16) % HELD_OUT_ONE_IN == 0
+
+    @property
+    def n_steps(self) -> int:
+        """Calculations that a solution writes."""
+        return write_solution(self, random.Random(0)).count(" = ")
+
+
+def make_problem(
+    rng: random.Random, kind: PlanKind | None = None, n_links: int | None = None
+) -> Problem:
+    """Draw one problem; `n_links` is the number of definitions its plan goes through (at least 1).
+
+    `kind` and `n_links` are drawn uniformly (2 to 7 links) where they are not given.
+    """
+    kind = kind or rng.choice(KINDS)
+    n_links = n_links or rng.randint(2, 7)
+    names = list(NAMES)
+    rng.shuffle(names)
+    values: dict[str, int] = {}
+    relations: list[Relation] = []
+    facts: list[str] = []
+    root = names.pop()
+    values[root] = rng.randint(2, 20)
+
+    def attach(parent: str) -> str:
+        child = names.pop()
+        relation = _draw_relation(rng, child, parent, values[parent])
+        relations.append(relation)
+        values[child] = relation.forward(values[parent])
+        return child
+
+    def chain(start: str, length: int) -> list[str]:
+        path = [start]
+        for _ in range(length):
+            path.append(attach(path[-1]))
+        return path
+
+    pair: tuple[str, str] | None = None
+    asks_difference = False
+    given, given_value = root, values[root]
+    if kind == "forward":
+        targets: tuple[str, ...] = (chain(root, n_links)[-1],)
+    elif kind == "backward":
+        given = chain(root, n_links)[-1]
+        given_value = values[given]
+        targets = (root,)
+    elif kind == "both":
+        n_first = rng.randint(1, max(1, n_links - 1))
+        first = chain(root, n_first)
+        second = chain(rng.choice(first[:-1]), max(1, n_links - n_first))
+        targets = (first[-1], second[-1])
+        asks_difference = rng.random() < 0.5
+        if sum(values[name] for name in targets) > LARGEST:
+            asks_difference = True
+        if values[targets[0]] == values[targets[1]]:
+            return make_problem(rng, kind, n_links)
+        if asks_difference and values[targets[0]] < values[targets[1]]:
+            targets = (targets[1], targets[0])
+    else:
+        more = names.pop()
+        amount = rng.randint(2, 12)
+        relations.append(Relation(more, root, "more", amount))
+        values[more] = values[root] + amount
+        pair, given_value = (more, root), values[more] + values[root]
+        targets = (chain(rng.choice(pair), n_links - 1)[-1],)
+
+    statements: list[str] = []
+    if pair:
+        first_name, second_name = _either_order(*pair, rng)
+        statements.append(f"{first_name} and {second_name} have {given_value} together.")
+    else:
+        facts.append(given)
+    _add_unneeded(rng, kind, targets[0], relations, values, facts, names, attach)
+    statements += [f"{name} has {values[name]}." for name in facts]
+    statements += [relation.sentence() for relation in relations]
+    rng.shuffle(statements)
+
+    thing = rng.choice(THINGS)
+    if len(targets) == 1:
+        question = f"How many {thing} does {targets[0]} have?"
+        answer = values[targets[0]]
+    elif asks_difference:
+        question = f"How many more {thing} does {targets[0]} have than {targets[1]}?"
+        answer = values[targets[0]] - values[targets[1]]
+    else:
+        first_name, second_name = _either_order(*targets, rng)
+        question = f"How many {thing} do {first_name} and {second_name} have together?"
+        answer = values[targets[0]] + values[targets[1]]
+    text = f"{rng.choice(SCENES)} {thing}: {' '.join(statements)} {question}"
+    return Problem(
+        kind, text, answer, given, given_value, targets, tuple(relations), values,
+        asks_difference, pair,
+    )  # fmt: skip
+
+
+def _add_unneeded(  # type: ignore[no-untyped-def]
+    rng: random.Random,
+    kind: PlanKind,
+    target: str,
+    relations: list[Relation],
+    values: dict[str, int],
+    facts: list[str],
+    names: list[str],
+    attach,
+) -> None:
+    """Add statements that no solution needs: side branches, an unknown parent, another given value."""
+    for _ in range(rng.randint(0, 3)):
+        attach(rng.choice(list(values)))
+    if kind == "backward" and rng.random() < 0.5:
+        # The person asked for is defined by somebody unknown: going forward is a dead end.
+        parent = names.pop()
+        amount = rng.randint(2, 12)
+        relations.append(Relation(target, parent, "fewer", amount))
+        values[parent] = values[target] + amount
+    if rng.random() < 0.5:
+        # A second value is given that leads to nothing that is asked for.
+        other = names.pop()
+        values[other] = rng.randint(2, 20)
+        facts.append(other)
+        if rng.random() < 0.5:
+            attach(other)
+
+
+def _draw_relation(rng: random.Random, child: str, parent: str, parent_value: int) -> Relation:
+    """A definition of `child` by `parent` that keeps its quantity a whole number from 1 to LARGEST."""
+    while True:
+        operation: Operation = rng.choice(("more", "fewer", "twice", "half"))
+        amount = rng.randint(2, 12) if operation in ("more", "fewer") else 2
+        if operation == "half" and parent_value % 2:
+            continue
+        relation = Relation(child, parent, operation, amount)
+        if 1 <= relation.forward(parent_value) <= LARGEST:
+            return relation
+
+
+def write_solution(problem: Problem, rng: random.Random, lean: bool = False) -> str:
+    """One solution: the plan, then the steps, wording and free orders drawn from `rng`.
+
+    With `lean` the answer is taken as known: the steps stop at a place drawn uniformly and the
+    answer is stated. Every variant reaches the same answer.
+    """
+    definition = {relation.child: relation for relation in problem.relations}
+    plan, steps = _PLANNERS[problem.kind](problem, definition, rng)
+    if lean:
+        steps = [*steps[: rng.randint(1, len(steps) - 1)], f"{SHORTCUT} {problem.answer}."]
+    return " ".join([f"{rng.choice(PLAN_OPENERS)} {plan}.", *steps])
+
+
+def boxed_solution(problem: Problem, rng: random.Random) -> str:
+    """A solution and its boxed answer, as the packaged sets and the teacher's prompt hold it."""
+    return f"{write_solution(problem, rng)} \\boxed{{{problem.answer}}}"
+
+
+def _step(rng: random.Random, name: str, calculation: str) -> str:
+    return f"{rng.choice(STEP_OPENERS)} {name} {rng.choice(OWN_VERBS)} {calculation}."
+
+
+def _path(definition: dict[str, Relation], end: str, known: Sequence[str]) -> list[str]:
+    """From `end` through its definitions to the first person in `known`, both included."""
+    path = [end]
+    while path[-1] not in known:
+        path.append(definition[path[-1]].parent)
+    return path
+
+
+def _route(path: Sequence[str], last_word: str, rng: random.Random) -> str:
+    """`path` in words: "Ann via Mia through Bo from Leo"."""
+    words = [path[0]]
+    for name in path[1:-1]:
+        words += [rng.choice(LINKS), name]
+    return " ".join([*words, last_word, path[-1]] if len(path) > 1 else words)
+
+
+def _climb(
+    definition: dict[str, Relation], path: Sequence[str], values: dict[str, int], rng: random.Random
+) -> list[str]:
+    """The steps that follow `path` (target first) from its known end; fills `values`."""
+    steps = []
+    for name in reversed(path[:-1]):
+        relation = definition[name]
+        words, values[name] = relation.expression(values[relation.parent], False, rng)
+        steps.append(_step(rng, name, f"{words} = {values[name]}"))
+    return steps
+
+
+def _plan_forward(
+    problem: Problem, definition: dict[str, Relation], rng: random.Random
+) -> tuple[str, list[str]]:
+    path = _path(definition, problem.targets[0], [problem.given])
+    plan = f"{rng.choice(TRAVEL_VERBS)} forward to {_route(path, 'from', rng)}"
+    steps = [_step(rng, problem.given, str(problem.given_value))]
+    return plan, steps + _climb(definition, path, {problem.given: problem.given_value}, rng)
+
+
+def _plan_backward(
+    problem: Problem, definition: dict[str, Relation], rng: random.Random
+) -> tuple[str, list[str]]:
+    path = _path(definition, problem.given, problem.targets)
+    plan = f"{rng.choice(TRAVEL_VERBS)} backward from {_route(path, 'to', rng)}"
+    value = problem.given_value
+    steps = [_step(rng, problem.given, str(value))]
+    for child, parent in zip(path, path[1:], strict=False):
+        words, value = definition[child].expression(value, True, rng)
+        steps.append(_step(rng, parent, f"{words} = {value}"))
+    return plan, steps
+
+
+def _plan_both(
+    problem: Problem, definition: dict[str, Relation], rng: random.Random
+) -> tuple[str, list[str]]:
+    values = {problem.given: problem.given_value}
+    steps = [_step(rng, problem.given, str(problem.given_value))]
+    routes = []
+    for target in _either_order(*problem.targets, rng):
+        path = _path(definition, target, list(values))
+        routes.append(_route(path, "from", rng))
+        steps += _climb(definition, path, values, rng)
+    plan = f"{rng.choice(FIND_VERBS)} both {routes[0]} and {routes[1]}"
+    first, second = (str(values[target]) for target in problem.targets)
+    if problem.asks_difference:
+        steps.append(f"The difference is {first} - {second} = {problem.answer}.")
+    else:
+        first, second = _either_order(first, second, rng)
+        steps.append(f"The total is {first} + {second} = {problem.answer}.")
+    return plan, steps
+
+
+def _plan_split(
+    problem: Problem, definition: dict[str, Relation], rng: random.Random
+) -> tuple[str, list[str]]:
+    assert problem.pair is not None
+    more, less = problem.pair
+    amount = definition[more].amount
+    path = _path(definition, problem.targets[0], problem.pair)
+    one, other = _either_order(more, less, rng)
+    plan = f"{rng.choice(SPLIT_VERBS)} {one} and {other} to reach {_route(path, 'from', rng)}"
+    rest = problem.given_value - amount
+    values = {less: rest // 2}
+    steps = [
+        f"Without the extra it is {problem.given_value} - {amount} = {rest}.",
+        _step(rng, less, f"{rest} / 2 = {values[less]}"),
+    ]
+    if path[-1] == more:
+        path.append(less)
+    return plan, steps + _climb(definition, path, values, rng)
+
+
+_PLANNERS = {
+    "forward": _plan_forward,
+    "backward": _plan_backward,
+    "both": _plan_both,
+    "split": _plan_split,
+}

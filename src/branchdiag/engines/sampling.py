@@ -1,0 +1,182 @@
+"""The draw of a token: a function of the logits and of (request seed, step), nothing else.
+
+Reads logits, writes token ids; holds no state and no generator. The uniform number of a draw is a
+hash of the request's seed and the step (SplitMix64's finaliser, Steele et al. 2014, as a
+counter-based generator), so a row's draws depend neither on the rows beside it nor on the device,
+and a batch that is run again draws the same. Temperature, then top-k, then the nucleus (Holtzman
+et al. 2020: the smallest set of most likely tokens whose mass reaches top_p, the crossing token
+included), then the inverse of the cumulative distribution in the order of token ids: rounding
+moves a boundary by a hair but never reorders tokens.
+
+Dimensions: R rows, V vocabulary, K most likely tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_STEP = np.uint64(0xD1B54A32D192ED03)
+
+LIKELIEST = (32, 512)
+"""Most likely tokens looked at before a row's whole vocabulary is sorted. Nearly every nucleus is
+smaller, and sorting 1,000 numbers costs a CPU ten times what finding the largest 32 does."""
+
+
+def _mix(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """SplitMix64's finaliser: a bijection of 64 bits in which every bit depends on every bit."""
+    state = (state ^ (state >> np.uint64(30))) * _MIX_1
+    state = (state ^ (state >> np.uint64(27))) * _MIX_2
+    return state ^ (state >> np.uint64(31))
+
+
+def uniforms(seeds: npt.ArrayLike, steps: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Numbers in [0, 1), one for each (seed, step); 53 random bits each.
+
+    The seed is mixed before the step is added, so that neighbouring seeds do not walk through one
+    sequence at a distance.
+    """
+    with np.errstate(over="ignore"):
+        seed = _mix(np.asarray(seeds, dtype=np.uint64) + _GOLDEN)
+        step = np.asarray(steps, dtype=np.uint64) * _STEP
+        bits = _mix(_mix(seed + step + _GOLDEN) ^ seed)
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Sampling parameters of R rows, as tensors on the logits' device."""
+
+    temperature_R: torch.Tensor
+    top_p_R: torch.Tensor
+    top_k_R: torch.Tensor
+    """-1 is off."""
+
+    @staticmethod
+    def of(
+        temperatures: list[float], top_ps: list[float], top_ks: list[int], device: torch.device
+    ) -> Filters:
+        """From one value a row."""
+        import torch
+
+        return Filters(
+            torch.tensor(temperatures, dtype=torch.float32, device=device),
+            torch.tensor(top_ps, dtype=torch.float64, device=device),
+            torch.tensor(top_ks, dtype=torch.long, device=device),
+        )
+
+    def rows(self, index: torch.Tensor) -> Filters:
+        """Those of some rows."""
+        return Filters(self.temperature_R[index], self.top_p_R[index], self.top_k_R[index])
+
+
+def draw(logits_RV: torch.Tensor, filters: Filters, uniform_R: torch.Tensor) -> torch.Tensor:
+    """One token id a row. Temperature 0 takes the most likely token (the first of equals).
+
+    Args:
+        logits_RV: float of any precision; computed with in float32.
+        filters: the rows' sampling parameters.
+        uniform_R: float64 in [0, 1), on the same device.
+
+    Returns:
+        Token ids of shape (R,), int64. Rows whose logits are not finite give -1.
+    """
+    import torch
+
+    logits_RV = logits_RV.float()
+    greedy_R = filters.temperature_R == 0
+    best_R = logits_RV.argmax(dim=-1)
+    broken_R = ~torch.isfinite(logits_RV.gather(1, best_R[:, None]))[:, 0]
+    if bool(greedy_R.all()):
+        return best_R.masked_fill(broken_R, -1)
+    warmth_R1 = filters.temperature_R.masked_fill(greedy_R, 1.0)[:, None]
+    probability_RV = torch.softmax(logits_RV / warmth_R1, dim=-1)
+    token_R = torch.where(greedy_R | broken_R, best_R, -1)
+    rows_R = (token_R < 0).nonzero()[:, 0]
+    token_R[rows_R] = _draw_filtered(
+        probability_RV[rows_R], filters.rows(rows_R), uniform_R[rows_R]
+    )
+    return token_R.masked_fill(broken_R, -1)
+
+
+def _draw_filtered(
+    probability_RV: torch.Tensor, filters: Filters, uniform_R: torch.Tensor
+) -> torch.Tensor:
+    """Draw with top-k and nucleus, looking at few tokens first and at more where they are needed."""
+    vocabulary = probability_RV.shape[-1]
+    token_R = probability_RV.new_full(uniform_R.shape, -1, dtype=filters.top_k_R.dtype)
+    unfiltered_R = (filters.top_p_R >= 1) & (filters.top_k_R <= 0)
+    rows_R = unfiltered_R.nonzero()[:, 0]
+    if len(rows_R):
+        token_R[rows_R] = _invert(probability_RV[rows_R].double(), uniform_R[rows_R])
+    for k in (*LIKELIEST, vocabulary):
+        rows_R = (token_R < 0).nonzero()[:, 0]
+        if not len(rows_R):
+            break
+        token_R[rows_R] = _draw_among_likeliest(
+            probability_RV[rows_R], filters.rows(rows_R), uniform_R[rows_R], min(k, vocabulary)
+        )
+    return token_R
+
+
+def _draw_among_likeliest(
+    probability_RV: torch.Tensor, filters: Filters, uniform_R: torch.Tensor, k: int
+) -> torch.Tensor:
+    """Draw from each row's filtered set, or give -1 where its k likeliest do not settle the set."""
+    import torch
+
+    whole = k == probability_RV.shape[-1]
+    if whole:
+        sorted_RK, id_RK = torch.sort(probability_RV, dim=-1, descending=True, stable=True)
+    else:
+        id_RK = torch.topk(probability_RV, k, dim=-1).indices.sort(dim=-1).values
+        # Ids in order first, then a stable sort: of equals the smaller id comes first.
+        sorted_RK, order_RK = torch.sort(
+            probability_RV.gather(1, id_RK), dim=-1, descending=True, stable=True
+        )
+        id_RK = id_RK.gather(1, order_RK)
+    sorted_RK = sorted_RK.double()
+    before_RK = sorted_RK.cumsum(-1) - sorted_RK
+    rank_K = torch.arange(k, device=id_RK.device)
+    limit_R1 = torch.where(filters.top_k_R > 0, filters.top_k_R, probability_RV.shape[-1])[:, None]
+    # top-p is taken of what top-k leaves, renormalised.
+    left_R1 = torch.where(
+        limit_R1 <= k, (sorted_RK * (rank_K < limit_R1)).sum(-1, keepdim=True), 1.0
+    )
+    keep_RK = (rank_K < limit_R1) & (before_RK < filters.top_p_R[:, None] * left_R1)
+    keep_RK[:, 0] = True
+    id_RK, order_RK = torch.where(keep_RK, id_RK, probability_RV.shape[-1]).sort(dim=-1)
+    kept_RK = (sorted_RK * keep_RK).gather(1, order_RK)
+    place_R = _invert(kept_RK, uniform_R)
+    token_R = id_RK.gather(1, place_R[:, None])[:, 0]
+    if whole:
+        return token_R
+    # The set is settled where it ends before the k-th token, and that one is no equal of its last.
+    size_R1 = keep_RK.sum(-1, keepdim=True)
+    last_R = sorted_RK.gather(1, size_R1 - 1)[:, 0]
+    settled_R = (size_R1[:, 0] < k) & (last_R > sorted_RK[:, -1])
+    # A top-k beyond k with a nucleus leaves the mass to be shared unknown.
+    known_R = (limit_R1[:, 0] <= k) | (filters.top_k_R <= 0)
+    return torch.where(settled_R & known_R, token_R, -1)
+
+
+def _invert(mass_RK: torch.Tensor, uniform_R: torch.Tensor) -> torch.Tensor:
+    """The first column at which the cumulative mass exceeds the uniform number's share of all."""
+    import torch
+
+    cumulative_RK = mass_RK.cumsum(-1)
+    total_R1 = cumulative_RK[:, -1:]
+    # Rounding may bring the target to the total itself; the last column with mass is meant then.
+    target_R1 = torch.minimum(
+        uniform_R[:, None] * total_R1, torch.nextafter(total_R1, 0 * total_R1)
+    )
+    return torch.searchsorted(cumulative_RK, target_R1, right=True)[:, 0]

@@ -1,0 +1,141 @@
+"""Phase B: what teacher and student think at every position of a correct spine.
+
+Reads `spines`; writes `positions`. One forward pass under the teacher's prompt and one under the
+student's, over the same spine tokens (arXiv 2605.21606, appendix A: the whole softmax once a
+position, entropy over the top 16 valid tokens). Writes nothing that later needs a model again:
+Phase C chooses from these rows alone. The logits are taken a chunk of positions at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from branchdiag.phases.base import Context, Done, Outcome, Phase, Unit
+from branchdiag.prompts import render_student, render_teacher
+
+SCALARS = (
+    "h_full",
+    "h_student",
+    "h_trunc",
+    "h_trunc_partial",
+    "h_trunc_tail",
+    "covered_mass",
+    "teacher_logprob",
+    "student_logprob",
+    "kl",
+    "reverse_kl",
+    "jsd",
+    "p1",
+    "p2",
+    "teacher_top_id",
+    "student_top_id",
+)
+
+
+def plausible(
+    p1: NDArray[np.float64], p2: NDArray[np.float64], *, min_p2: float, min_ratio: float
+) -> NDArray[np.bool_]:
+    """Where the teacher's second valid token is a real alternative: p2 >= min_p2, p2/p1 >=
+    min_ratio.
+
+    Args:
+        p1, p2: probabilities of the teacher's first two valid tokens, shape (positions,).
+    """
+    return (p2 >= min_p2) & (p2 >= min_ratio * p1)
+
+
+def rows_of_spine(
+    problem_id: str,
+    spine_ids: Sequence[int],
+    scores: Mapping[str, NDArray[Any]],
+    *,
+    min_p2: float,
+    min_ratio: float,
+) -> list[dict[str, Any]]:
+    """One row a position; the top tokens only where the position is plausible.
+
+    Args:
+        scores: the scalars of `SCALARS`, shape (positions,), and top_ids, top_teacher and
+            top_student, shape (positions, top_k).
+    """
+    keep = plausible(scores["p1"], scores["p2"], min_p2=min_p2, min_ratio=min_ratio)
+    rows = []
+    for position, token_id in enumerate(spine_ids):
+        top = bool(keep[position])
+        row: dict[str, Any] = {
+            "problem_id": problem_id,
+            "position": position,
+            "token_id": int(token_id),
+            "plausible": top,
+            "top_ids": scores["top_ids"][position].tolist() if top else None,
+            "top_teacher": scores["top_teacher"][position].tolist() if top else None,
+            "top_student": scores["top_student"][position].tolist() if top else None,
+        }
+        row.update({name: scores[name][position].item() for name in SCALARS})
+        rows.append(row)
+    return rows
+
+
+def units(context: Context) -> list[Unit]:
+    """One unit a correct spine."""
+    return [
+        (row["problem_id"],)
+        for row in context.run.table("spines")
+        .read(["problem_id", "correct", "n_spine_tokens"])
+        .to_pylist()
+        if row["correct"] and row["n_spine_tokens"]
+    ]
+
+
+def work(context: Context, owed: Sequence[Unit]) -> Generator[Outcome]:
+    """Score the owed spines, one at a time: no row depends on what else is owed."""
+    from branchdiag.scoring.forward import score_spine
+
+    teacher, candidates = context.protocol.teacher, context.protocol.candidates
+    spines = {row["problem_id"]: row for row in context.run.table("spines").rows()}
+    for unit in owed:
+        spine = spines[str(unit[0])]
+        problem = context.problem(spine["problem_id"])
+        student_prompt = render_student(context.tokenizer, context.protocol.spine, problem)
+        teacher_prompt = render_teacher(
+            context.tokenizer, teacher, context.protocol.spine.prompt, problem
+        )
+        scores = score_spine(
+            context.student_model,
+            context.teacher_model,
+            student_prompt.token_ids,
+            teacher_prompt.token_ids,
+            spine["spine_ids"],
+            context.valid_tokens.mask,
+            temperature=teacher.temperature,
+            top_k=teacher.top_k,
+            chunk_positions=teacher.chunk_positions,
+        )
+        rows = rows_of_spine(
+            problem.problem_id,
+            spine["spine_ids"],
+            scores,
+            min_p2=candidates.min_p2,
+            min_ratio=candidates.min_ratio,
+        )
+        yield Done(unit, {"positions": rows}, tokens=len(rows))
+
+
+PHASE = Phase(
+    letter="B",
+    name="teacher",
+    question="What would the teacher write at each position, and what the student?",
+    reads=("A",),
+    writes=("positions",),
+    unit=("problem_id",),
+    settings=("teacher", "candidates.min_p2", "candidates.min_ratio"),
+    inputs=("student", "teacher", "problems", "dtype"),
+    version=1,
+    needs_model=True,
+    units=units,
+    work=work,
+)

@@ -1,0 +1,130 @@
+"""Phase E: what follows a forced token, and what follows when nothing is forced?
+
+Reads `spines` and `candidates`; writes `continuations`. At each candidate the student's own prefix
+is kept, one of the teacher's tokens is forced after it, and the student goes on by itself (arXiv
+2605.21606, section 3.2: 6 samples a child, T = 1.0, top-p 0.95). The control arm starts from the
+same prefix with nothing forced: without it, "early tokens fail more" may only mean that there is a
+long way to go. Knows nothing of answers: it keeps tokens, and Phase F grades them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+from branchdiag.engines.base import Request, Sampling
+from branchdiag.phases.arms import arms_of
+from branchdiag.phases.base import Context, Done, Failed, Outcome, Phase, Unit
+from branchdiag.protocol import ContinuationSettings
+from branchdiag.store.fingerprint import derive_seed, tokens_hash
+
+
+def requests_of(
+    candidate: Mapping[str, Any],
+    spine: Mapping[str, Any],
+    settings: ContinuationSettings,
+    run_seed: int,
+) -> list[Request]:
+    """Every request of a candidate: arms x samples, each with a seed of its own.
+
+    A request's prompt is student prompt + spine[:position] + forced token, as token ids. The
+    budget is what the prompt leaves of `max_total_tokens`.
+    """
+    prefix = (*spine["prompt_ids"], *spine["spine_ids"][: candidate["position"]])
+    requests = []
+    for arm, forced in arms_of(candidate, settings):
+        prompt = (*prefix, *forced)
+        sampling = Sampling(
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
+            max_new_tokens=max(settings.max_total_tokens - len(prompt), 0),
+        )
+        for sample in range(settings.rollouts):
+            key = (candidate["candidate_id"], arm, sample)
+            requests.append(
+                Request(
+                    key=key,
+                    prompt_ids=prompt,
+                    sampling=sampling,
+                    seed=derive_seed(run_seed, "continuation", *key),
+                )
+            )
+    return requests
+
+
+def plan(context: Context) -> list[Request]:
+    """The whole phase's requests, in the order of the candidates."""
+    spines = {row["problem_id"]: row for row in context.run.table("spines").rows()}
+    return [
+        request
+        for candidate in context.run.table("candidates").rows()
+        for request in requests_of(
+            candidate,
+            spines[candidate["problem_id"]],
+            context.protocol.continuation,
+            context.seed,
+        )
+    ]
+
+
+def units(context: Context) -> list[Unit]:
+    """One unit a sample: (candidate, arm, sample)."""
+    settings = context.protocol.continuation
+    return [
+        (candidate["candidate_id"], arm, sample)
+        for candidate in context.run.table("candidates").rows()
+        for arm, _ in arms_of(candidate, settings)
+        for sample in range(settings.rollouts)
+    ]
+
+
+def work(context: Context, owed: Sequence[Unit]) -> Generator[Outcome]:
+    """Complete the owed requests; each row is handed over as its completion finishes."""
+    requests = plan(context)
+    by_key = {request.key: request for request in requests}
+    problem_of = {
+        row["candidate_id"]: row["problem_id"]
+        for row in context.run.table("candidates").read(["candidate_id", "problem_id"]).to_pylist()
+    }
+    if len({request.seed for request in requests}) != len(requests):
+        raise AssertionError("two requests share a seed")
+    engine = context.open_engine(context.protocol.continuation.max_total_tokens)
+    try:
+        for completion in engine.generate(requests, owed=set(owed)):
+            if completion.finish_reason == "error":
+                yield Failed(completion.key, "EngineError", completion.error or "no message")
+                continue
+            candidate, arm, sample = completion.key
+            request = by_key[completion.key]
+            row = {
+                "candidate_id": candidate,
+                "problem_id": problem_of[str(candidate)],
+                "arm": arm,
+                "sample": sample,
+                "seed": request.seed,
+                "prompt_hash": tokens_hash(request.prompt_ids),
+                "n_prompt_tokens": len(request.prompt_ids),
+                "token_ids": list(completion.token_ids),
+                "n_tokens": len(completion.token_ids),
+                "finish_reason": completion.finish_reason,
+            }
+            yield Done(completion.key, {"continuations": [row]}, tokens=len(completion.token_ids))
+    finally:
+        engine.close()
+
+
+PHASE = Phase(
+    letter="E",
+    name="continue",
+    question="Forced onto each of the teacher's tokens, does the student still reach the answer?",
+    reads=("A", "C"),
+    writes=("continuations",),
+    unit=("candidate_id", "arm", "sample"),
+    settings=("continuation",),
+    inputs=("student", "seed", "engine", "dtype"),
+    version=1,
+    needs_model=True,
+    units=units,
+    work=work,
+)

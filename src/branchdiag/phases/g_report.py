@@ -1,0 +1,270 @@
+"""Phase G: which signal tells reliable alternatives from the ones that fail, and where they lie.
+
+Reads every earlier table; writes `scores` and `curves`, the figures, `report.json` and
+`report.html`. AUROC of problem-centred scores with a declared orientation and unfolded
+cluster-bootstrap intervals is primary; the paper's folded figure stands beside it (arXiv
+2605.21606, section 3.2, table 1). Everything absolute is followed by what is left relative to the
+control. Computes no score of its own: a score is a column that B, C, D or F measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from branchdiag.phases.base import Context, Done, Outcome, Phase, Unit
+from branchdiag.protocol import ReportSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from branchdiag.stats.arms import Arms
+    from branchdiag.stats.estimate import Resampling
+    from branchdiag.stats.finding import Finding
+    from branchdiag.stats.horizon import Slope
+    from branchdiag.stats.scores import ScoreResult
+
+KAPPA_FLOOR = 1e-6
+LOCAL_SCORES = ("h_trunc", "h_full", "h_mc", "mi", "log_kappa", "h_student", "kl", "margin")
+SENSITIVITY = ("label_finished", "label_strict", "control_viable")
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What Phase G found, before it is laid out."""
+
+    scores: list[dict[str, Any]]
+    curves: list[dict[str, Any]]
+    slope: Slope
+    finding: Finding
+    score_values: pd.DataFrame
+
+
+def resampling_of(settings: ReportSettings) -> Resampling:
+    """The settings of every bootstrap of a report."""
+    return {
+        "resamples": settings.resamples,
+        "level": settings.level,
+        "seed": settings.seed,
+        "max_dropped_share": settings.max_dropped_share,
+    }
+
+
+def score_values(
+    labels: pd.DataFrame,
+    candidates: pd.DataFrame,
+    positions: pd.DataFrame,
+    dropout: pd.DataFrame,
+) -> pd.DataFrame:
+    """One row a labelled candidate: its label and every score, raw and not oriented.
+
+    Args:
+        labels, candidates, positions, dropout: the tables; `dropout` may be empty, and its scores
+            are then missing.
+    """
+    import numpy as np
+
+    frame = labels.merge(
+        candidates[["candidate_id", "h_trunc", "p1", "p2"]], on="candidate_id", validate="1:1"
+    )
+    local = positions[
+        [
+            "problem_id",
+            "position",
+            "h_full",
+            "h_student",
+            "kl",
+            "teacher_logprob",
+            "student_logprob",
+        ]
+    ]
+    frame = frame.merge(local, on=["problem_id", "position"], how="left", validate="1:1")
+    frame["one_minus_r"] = 1.0 - frame["r"]
+    frame["log_ratio"] = frame["teacher_logprob"] - frame["student_logprob"]
+    frame["margin"] = frame["p1"] - frame["p2"]
+    if len(dropout):
+        columns = dropout[["candidate_id", "h_mc", "mi", "kappa"]]
+        frame = frame.merge(columns, on="candidate_id", how="left", validate="1:1")
+        frame["log_kappa"] = np.log(frame.pop("kappa").clip(lower=KAPPA_FLOOR))
+    return frame.sort_values("candidate_id", ignore_index=True)
+
+
+def analyse(values: pd.DataFrame, candidates: pd.DataFrame, settings: ReportSettings) -> Analysis:
+    """Every statistic of the report.
+
+    Args:
+        values: of `score_values`.
+        candidates: the table, for the forced tokens' probabilities.
+    """
+    from branchdiag.stats.finding import finding
+    from branchdiag.stats.horizon import within_problem_slope
+    from branchdiag.stats.horizon_null import evaluate_relative_scores
+    from branchdiag.stats.scores import SCORES, evaluate_scores
+
+    resampling = resampling_of(settings)
+    columns = {name: values[name].to_numpy(float) for name in SCORES if name in values}
+    problems = values["problem_id"].to_numpy(str)
+    labels = values["label"].to_numpy(object)
+    absolute = evaluate_scores(columns, labels, problems, **resampling)
+    arms = arms_of_labels(values)
+    relative = evaluate_relative_scores(
+        columns, arms, problems, permutations=settings.permutations, **resampling
+    )
+    rows = [score_row("absolute", result) for result in absolute]
+    rows += [score_row("relative", result) for result in relative]
+    for figure in SENSITIVITY:
+        position_score = {"one_minus_r": columns["one_minus_r"]}
+        varied = evaluate_scores(
+            position_score, labels_under(values, figure), problems, **resampling
+        )
+        rows += [score_row(figure, result) for result in varied if result.name == "one_minus_r"]
+    r = values["r"].to_numpy(float)
+    slope = within_problem_slope(values["d"].to_numpy(float), r, problems, **resampling)
+    failure_slope = within_problem_slope(
+        1.0 - values["mean_child_viability"].to_numpy(float), r, problems, **resampling
+    )
+    return Analysis(
+        scores=rows,
+        curves=curve_rows(values, candidates, settings),
+        slope=slope,
+        finding=finding(absolute, slope, failure_slope),
+        score_values=values,
+    )
+
+
+def labels_under(values: pd.DataFrame, figure: str) -> Any:
+    """The labels of a sensitivity figure, (C,): another rule, or where the control is viable."""
+    if figure != "control_viable":
+        return values[figure].to_numpy(object)
+    return values["label"].where(values["control_viable"].eq(True), None).to_numpy(object)
+
+
+def arms_of_labels(values: pd.DataFrame) -> Arms:
+    """The arms of the `labels` table as arrays."""
+    from branchdiag.stats.arms import Arms
+
+    return Arms.from_lists(
+        *(values[name].tolist() for name in ("arms", "successes", "samples", "lengths"))
+    )
+
+
+def curve_rows(
+    values: pd.DataFrame, candidates: pd.DataFrame, settings: ReportSettings
+) -> list[dict[str, Any]]:
+    """The rows of `curves`: failure by position and by score, the control, the advantage."""
+    from branchdiag.stats.reliability import advantage_curve, failure_curves
+
+    resampling = resampling_of(settings)
+    r, problems = values["r"].to_numpy(float), values["problem_id"].to_numpy(str)
+    local = {name: values[name].to_numpy(float) for name in LOCAL_SCORES if name in values}
+    rows = failure_curves(
+        r,
+        1.0 - values["mean_child_viability"].to_numpy(float),
+        1.0 - values["control_viability"].to_numpy(float),
+        local,
+        problems,
+        bins=settings.bins,
+        **resampling,
+    )
+    teacher, student, viability = child_arrays(values, candidates)
+    rows += advantage_curve(
+        r, teacher, student, viability, problems, bins=settings.bins, **resampling
+    )
+    return [dict(row) for row in rows]
+
+
+def child_arrays(values: pd.DataFrame, candidates: pd.DataFrame) -> tuple[Any, Any, Any]:
+    """Teacher and student probability and viability of each child, (C, K), NaN where no child."""
+    import numpy as np
+
+    by_id = candidates.set_index("candidate_id")
+    width = int(values["n_children"].max()) if len(values) else 0
+    arrays = tuple(np.full((len(values), width), np.nan) for _ in range(3))
+    for index, row in enumerate(values.to_dict("records")):
+        candidate = by_id.loc[row["candidate_id"]]
+        count = row["n_children"]
+        arrays[0][index, :count] = candidate["child_teacher"][:count]
+        arrays[1][index, :count] = candidate["child_student"][:count]
+        arrays[2][index, :count] = np.asarray(row["successes"][:count]) / np.asarray(
+            row["samples"][:count]
+        )
+    return arrays[0], arrays[1], arrays[2]
+
+
+def score_row(figure: str, result: ScoreResult) -> dict[str, Any]:
+    """The `scores` row of a result; a relative one has its null as well."""
+    import dataclasses
+
+    row = dataclasses.asdict(result)
+    compat = row.pop("paper_compat")
+    row["figure"] = figure
+    row |= {f"compat_{key}": value for key, value in compat.items()}
+    for name in ("aliases", "n_problems_mixed", "n_permutations", "n_undefined", "n_fixed"):
+        row.pop(name, None)
+    return row
+
+
+def units(context: Context) -> list[Unit]:
+    """The whole phase is one unit."""
+    return [()]
+
+
+def work(context: Context, owed: Sequence[Unit]) -> Generator[Outcome]:
+    """Analyse what the run has, write figures and report, hand over the rows."""
+    from branchdiag.phases.g_document import make_document
+    from branchdiag.report.page import write_report
+
+    frames = read_frames(context)
+    analysis = analyse_frames(frames, context.protocol.report)
+    document = make_document(context, frames, analysis)
+    write_report(
+        document,
+        report_frames(frames, analysis),
+        figures=context.run.figures,
+        path=context.run.path,
+    )
+    yield Done((), {"scores": analysis.scores, "curves": analysis.curves})
+
+
+def analyse_frames(frames: Mapping[str, pd.DataFrame], settings: ReportSettings) -> Analysis:
+    """The analysis of a run's tables."""
+    values = score_values(
+        frames["labels"], frames["candidates"], frames["positions"], frames["dropout"]
+    )
+    return analyse(values, frames["candidates"], settings)
+
+
+def read_frames(context: Context) -> dict[str, pd.DataFrame]:
+    """Every table that the report reads."""
+    names = ("spines", "positions", "candidates", "dropout", "continuations", "grades", "labels")
+    return {name: context.run.table(name).frame() for name in names}
+
+
+def report_frames(
+    frames: Mapping[str, pd.DataFrame], analysis: Analysis
+) -> dict[str, pd.DataFrame]:
+    """What the figures and the page are drawn from."""
+    import pandas as pd
+
+    return {
+        **frames,
+        "curves": pd.DataFrame(analysis.curves),
+        "score_values": analysis.score_values,
+    }
+
+
+PHASE = Phase(
+    letter="G",
+    name="report",
+    question="Which signal tells where the teacher fails, and is it more than the way left to go?",
+    reads=("A", "B", "C", "D", "E", "F"),
+    writes=("scores", "curves"),
+    unit=(),
+    settings=("report",),
+    inputs=(),
+    version=1,
+    needs_model=False,
+    units=units,
+    work=work,
+)

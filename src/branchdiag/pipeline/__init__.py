@@ -1,0 +1,1 @@
+"""All durable work, done once: inputs, fingerprints, owed units, checkpoints, progress, signals."""

@@ -1,0 +1,101 @@
+"""What decides a phase's results, as plain content and as a hash; and what a restart removes.
+
+A phase's content holds its settings (transport settings left out), its code and schema versions,
+the identities of the models and data it uses, and the fingerprints of the phases it reads. Two
+runs with equal fingerprints may share rows; anything else is a conflict that names what changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from branchdiag.errors import SettingsConflict
+from branchdiag.phases import PHASES
+from branchdiag.phases.base import Phase
+from branchdiag.pipeline.inputs import Inputs
+from branchdiag.prompts import teacher_template
+from branchdiag.protocol import Protocol, Section
+from branchdiag.store.fingerprint import differences, fingerprint
+from branchdiag.store.schemas import TABLES
+
+
+def contents(protocol: Protocol, inputs: Inputs, seed: int) -> dict[str, dict[str, Any]]:
+    """The content that decides each phase's results, by letter."""
+    identities = {
+        "student": inputs.student.content_id,
+        "teacher": inputs.teacher.content_id,
+        "problems": inputs.data_id,
+        "seed": seed,
+        "engine": inputs.engine_name,
+        "dtype": protocol.engine.dtype,
+    }
+    result: dict[str, dict[str, Any]] = {}
+    for phase in PHASES.values():
+        content: dict[str, Any] = {
+            "version": phase.version,
+            "schemas": {name: TABLES[name].version for name in phase.writes},
+            **settings_of(protocol, phase),
+            **{name: identities[name] for name in phase.inputs},
+        }
+        if phase.letter == "B":
+            # The text that counts, whichever setting or file it comes from.
+            template = teacher_template(protocol.teacher, protocol.spine.prompt)
+            content["teacher_template"] = template.text
+        content["reads"] = {letter: fingerprint(result[letter]) for letter in phase.reads}
+        result[phase.letter] = content
+    return result
+
+
+def settings_of(protocol: Protocol, phase: Phase) -> dict[str, Any]:
+    """The result-changing settings of a phase, by section."""
+    chosen: dict[str, Any] = {}
+    for path in phase.settings:
+        section, _, key = path.partition(".")
+        values = getattr(protocol, section)
+        assert isinstance(values, Section)
+        if key:
+            chosen.setdefault(section, {})[key] = values.result_settings()[key]
+        else:
+            chosen[section] = values.result_settings()
+    return chosen
+
+
+def dependents(letter: str) -> tuple[str, ...]:
+    """A phase and every phase that reads it, directly or not, in order."""
+    reached = {letter}
+    for phase in PHASES.values():  # in order: a phase reads earlier ones alone
+        if reached & set(phase.reads):
+            reached.add(phase.letter)
+    return tuple(name for name in PHASES if name in reached)
+
+
+def check(
+    stored: Mapping[str, Mapping[str, Any]],
+    wanted: Mapping[str, Mapping[str, Any]],
+    letters: Iterable[str],
+    where: Path,
+) -> None:
+    """Refuse to go on where a stored phase was made with other content.
+
+    Raises:
+        SettingsConflict: says what changed and the earliest phase to restart from.
+    """
+    lines: list[str] = []
+    first: str | None = None
+    for letter in letters:
+        old = stored.get(letter, {}).get("content")
+        if old is None or fingerprint(old) == fingerprint(wanted[letter]):
+            continue
+        first = first or letter
+        own_old = {key: value for key, value in old.items() if key != "reads"}
+        own_new = {key: value for key, value in wanted[letter].items() if key != "reads"}
+        lines += [f"phase {letter}: {line}" for line in differences(own_old, own_new)]
+    if first is not None:
+        raise SettingsConflict(
+            "this run was made with other settings:\n  " + "\n  ".join(lines),
+            where=str(where),
+            fix=f"--restart-from {first} removes phases {', '.join(dependents(first))} and makes "
+            "them anew; --out DIR starts another run; or give the settings it was made with",
+        )
