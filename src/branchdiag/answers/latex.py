@@ -24,12 +24,14 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _LIST_WORDS = re.compile(r"(?<![^\W\d_])(?:and|or)(?![^\W\d_])")
-_LETTER_UNIT = re.compile(r"(?![dei]$)[A-Za-z](?:[/ ]?[A-Za-z]|\^?[0-9])*")
+_LETTER_UNIT = re.compile(r"(?![dei]$)[A-Za-z](?:[/ ][A-Za-z]|\^?[0-9])*")
+_COUNTED = re.compile(r"([-+]?[0-9][0-9.,]*) ?([^\W\d_].*)")
 _COMMANDS_OF_CHARACTERS = {"%": r"\%", "*": r"\cdot"}
 _TWO_LETTERS = re.compile(r"[^\W\d_]{2}")
 _SCRIPT_RUN = re.compile(f"([{''.join(tables.SUPERSCRIPTS)}]+)|([{''.join(tables.SUBSCRIPTS)}]+)")
 _ROW_GAP = re.compile(r"\\\\\s*\[\s*-?[\d.]+\s*[a-z]{2}\s*\]")
-_INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b-\u200f\u2060-\u2064\ufeff]")
+_INVISIBLE = re.compile("[\xad\u200b-\u200f\u2060-\u2064\ufeff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]+")
 
 
 class TooDeepError(ValueError):
@@ -109,7 +111,8 @@ def _unicode_to_latex(text: str) -> str:
             return "^{" + "".join(tables.SUPERSCRIPTS[sign] for sign in match[1]) + "}"
         return "_{" + "".join(tables.SUBSCRIPTS[sign] for sign in match[2]) + "}"
 
-    text = _SCRIPT_RUN.sub(script, _INVISIBLE.sub("", text)).translate(tables.TRANSLATION)
+    text = _CONTROL.sub(" ", _INVISIBLE.sub("", text))
+    text = _SCRIPT_RUN.sub(script, text).translate(tables.TRANSLATION)
     text = text.replace("**", "^").replace("<=", r"\leq ").replace(">=", r"\geq ")
     return re.sub(r"\.{3,}", r"\\ldots ", _ROW_GAP.sub(r"\\\\", text))
 
@@ -252,19 +255,24 @@ class _Reader:
         if atom(self._peek(), "character", "-", "+"):
             minus = [Atom("character", self.tokens[self.position].text)]
             self.position += 1
+        self._parentheses_to_braces()
         return Script(sign, minus + (self._argument(depth, whole_number=True) or []))
 
     def _root(self, depth: int, *, whole_number: bool = False) -> Command:
         """A root: in braces, of one digit or letter, or, as plain writers do, in parentheses."""
         option = self._option(depth)
+        self._parentheses_to_braces()
+        argument = self._argument(depth, whole_number=whole_number)
+        return Command("sqrt", [] if argument is None else [argument], option)
+
+    def _parentheses_to_braces(self) -> None:
+        """Plain writers' sqrt(5) and x^(1/2): the parentheses ahead become braces."""
         self._skip_space()
         if atom(self._peek(), "character", "("):
             closing = self._closing(self.position, "(", ")")
             if closing is not None:
                 self.tokens[self.position] = Atom("character", "{")
                 self.tokens[closing] = Atom("character", "}")
-        argument = self._argument(depth, whole_number=whole_number)
-        return Command("sqrt", [] if argument is None else [argument], option)
 
     def _closing(self, position: int, opener: str, closer: str) -> int | None:
         """Position of the sign that closes the one at `position`."""
@@ -289,6 +297,9 @@ class _Reader:
         if not is_text or (name == "operatorname" and content in tables.FUNCTIONS):
             return self._argument(depth) or []
         self.position = len(self.tokens) if closing is None else closing + 1
+        counted = _COUNTED.fullmatch(content)
+        if counted:
+            return [*_tokens(counted[1]), Text(counted[2])]
         return [Text(content)]
 
     @staticmethod
@@ -300,7 +311,7 @@ class _Reader:
                 known = name in tables.TEXT or name in tables.FONTS or name in tables.DROPPED
                 blank = name in tables.SPACES or not name.isalpha() and name not in "%$#&_"
                 pieces.append("" if known else " " if blank else token.text)
-            elif token.text not in "{}~" or token.kind != "character":
+            elif token.kind != "character" or token.text not in "{}~":
                 pieces.append(token.text)
             elif token.text == "~":
                 pieces.append(" ")

@@ -22,7 +22,7 @@ SHARE_TEACHER_SOLUTION = 0.12
 SHARE_LEAN = 0.35
 """Of the examples that show the answer: the solution leans on it (`task.write_solution`)."""
 SHARE_NO_THINKING = 0.06
-LINKS = (1, 7)
+LINKS = (1, 5)
 """Definitions a plan goes through, from and to; a curriculum raises the upper end."""
 
 
@@ -35,7 +35,7 @@ class Example:
 
 
 def completion_text(solution: str, answer: str, thinking: bool) -> str:
-    """What the assistant writes: reasoning (inside the think tags or not), then the boxed answer."""
+    """What the assistant writes: reasoning (in the think tags or not), then the boxed answer."""
     if thinking:
         return f"<think>\n{solution}\n</think>\n\n\\boxed{{{answer}}}<|im_end|>"
     return f"{solution}\n\n\\boxed{{{answer}}}<|im_end|>"
@@ -56,11 +56,18 @@ def prompt_ids(
 
 
 def examples(tokenizer: PreTrainedTokenizerBase, seed: int) -> Generator[Example, int | None, None]:
-    """Endless examples, none of a held-out problem; send the greatest number of links to draw."""
+    """Endless examples, none of a held-out problem; send the greatest number of links to draw.
+
+    Problems are the less cluttered the fewer links are allowed (a curriculum's easy end).
+    """
     rng = random.Random(seed)
     most_links = LINKS[1]
     while True:
-        problem = task.make_problem(rng, n_links=rng.randint(LINKS[0], most_links))
+        problem = task.make_problem(
+            rng,
+            n_links=rng.randint(LINKS[0], most_links),
+            clutter=(most_links + 1) / (LINKS[1] + 1),
+        )
         if problem.is_held_out:
             continue
         role = rng.random()

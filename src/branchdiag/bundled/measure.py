@@ -37,7 +37,8 @@ def decode(
     """
     from transformers import DynamicCache
 
-    eos, pad = model.config.eos_token_id, model.config.pad_token_id
+    eos: Any = model.config.eos_token_id
+    pad = model.config.pad_token_id
     generator = torch.Generator().manual_seed(seed)
     outputs: list[list[int]] = [[] for _ in prompts_ids]
     longest = max(map(len, prompts_ids))
@@ -60,7 +61,7 @@ def decode(
             token = torch.multinomial(p, 1, generator=generator)[:, 0]
         else:
             token = logits.argmax(-1)
-        kept = (token != eos).nonzero()[:, 0]
+        kept = torch.ne(token, eos).nonzero()[:, 0]
         for row in kept.tolist():
             outputs[int(alive[row])].append(int(token[row]))
         if len(kept) == 0:
@@ -105,7 +106,7 @@ def accuracy(
         for index, tokens in enumerate(
             decode(model, ids[start : start + batch], MAX_NEW_TOKENS, temperature, top_p, start)
         ):
-            answer = boxed_answer(tokenizer.decode(tokens))
+            answer = boxed_answer(str(tokenizer.decode(tokens)))
             right += answer == rows[(start + index) % len(rows)]["answer"]
     return right / len(ids)
 

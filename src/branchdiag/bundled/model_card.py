@@ -48,7 +48,19 @@ def card(
 ) -> str:
     """The card as Markdown; `spent` is what training took (seconds, steps, tokens, sequences)."""
     plans = ", ".join(f"{kind} {value:.0%}" for kind, value in numbers["by_plan"].items())
-    n = numbers["n_problems"]
+    student = 1 - examples.SHARE_TEACHER_ANSWER - examples.SHARE_TEACHER_SOLUTION
+    lengths = f"{numbers['mean_tokens']:.0f} ({numbers['shortest_tokens']} to {numbers['longest_tokens']})"
+    entries = {
+        "student, greedy": f"{numbers['student_greedy']:.1%}",
+        "student, greedy, without thinking": f"{numbers['student_greedy_without_thinking']:.1%}",
+        "student, sampled (T = 1, top-p 0.95, 4 samples)": f"{numbers['student_sampled']:.1%}",
+        "teacher shown the answer, greedy": f"{numbers['teacher_answer_greedy']:.1%}",
+        "teacher shown a solution, greedy": f"{numbers['teacher_solution_greedy']:.1%}",
+        "KL(teacher shown the answer to student), nats a token": f"{numbers['kl_answer']:.3f}",
+        "KL(teacher shown a solution to student), nats a token": f"{numbers['kl_solution']:.3f}",
+        "completion length, tokens: mean (shortest to longest)": lengths,
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in entries.items())
     return f"""---
 license: mit
 library_name: transformers
@@ -71,34 +83,28 @@ probability of success is set by hand. Example prompt (the whole user message):
 
 ## Training
 - Command: `{command}`
-- {spent["seconds"] / 60:.0f} minutes, {spent["steps"]:,.0f} steps, {spent["sequences"]:,.0f} sequences,
-  {spent["tokens"] / 1e6:.1f} M tokens; loss on completions only; Muon and AdamW, cosine in elapsed
-  time, plan lengths raised over the first part of training, weights averaged exponentially.
-- Prompts: {1 - examples.SHARE_TEACHER_ANSWER - examples.SHARE_TEACHER_SOLUTION:.0%} the problem alone (student),
-  {examples.SHARE_TEACHER_ANSWER:.0%} with the answer, {examples.SHARE_TEACHER_SOLUTION:.0%} with a solution (privileged teacher). Of those with the
-  answer, {examples.SHARE_LEAN:.0%} have a solution that leans on it: some steps are left out and the answer is stated.
+- {spent["seconds"] / 60:.0f} minutes, {spent["steps"]:,.0f} steps, {spent["sequences"]:,.0f}
+  sequences, {spent["tokens"] / 1e6:.1f} M tokens. Loss on completions only; Muon and AdamW, cosine
+  in elapsed time; plan lengths raised as shorter ones are mastered; weights averaged exponentially.
+- Prompts: {student:.0%} the problem alone (student), {examples.SHARE_TEACHER_ANSWER:.0%} with the
+  answer, {examples.SHARE_TEACHER_SOLUTION:.0%} with a solution (privileged teacher). Of those with
+  the answer, {examples.SHARE_LEAN:.0%} have a solution that leans on it: steps are left out and the
+  answer is stated.
 - {examples.SHARE_NO_THINKING:.0%} of examples answer without thinking (`enable_thinking=False`).
-- Training problems are drawn as it goes; every problem whose content key (names and things aside) is
-  held out is dropped, and the packaged sets contain only such problems.
+- Training problems are drawn as it goes; every problem whose content key (which ignores names and
+  things) is held out is dropped, and the packaged sets hold only such problems.
 
-## How good (the {n} packaged `evaluate` problems, held out)
+## How good (the {numbers["n_problems"]} packaged `evaluate` problems, held out)
 | | |
 |---|---|
-| student, greedy | {numbers["student_greedy"]:.1%} |
-| student, greedy, without thinking | {numbers["student_greedy_without_thinking"]:.1%} |
-| student, sampled (T = 1, top-p 0.95, 4 samples) | {numbers["student_sampled"]:.1%} |
-| teacher shown the answer, greedy | {numbers["teacher_answer_greedy"]:.1%} |
-| teacher shown a solution, greedy | {numbers["teacher_solution_greedy"]:.1%} |
-| KL(teacher shown the answer \\|\\| student), nats a token | {numbers["kl_answer"]:.3f} |
-| KL(teacher shown a solution \\|\\| student), nats a token | {numbers["kl_solution"]:.3f} |
-| completion length, tokens: mean (shortest to longest) | {numbers["mean_tokens"]:.0f} ({numbers["shortest_tokens"]} to {numbers["longest_tokens"]}) |
+{table}
 
 Student, greedy, by plan: {plans}.
 
 ## Limits
-Numbers of one or two digits, the 26 names and the sentence forms of its task only. The errors that are
-left are mostly look-ups: a wrong person in the path of a long plan, or another person's number in a step.
-The prompts must be those of `branchdiag.bundled.prompts`; other wordings are off its distribution.
+Numbers of one or two digits, the 26 names and the sentence forms of its task only. The errors that
+are left are mostly look-ups: a wrong person in the path of a long plan, or another person's number
+in a step. Use the prompts of `branchdiag.bundled.prompts`: other wordings are off its distribution.
 """
 
 

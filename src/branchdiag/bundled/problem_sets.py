@@ -1,4 +1,4 @@
-"""The three packaged problem sets: drawn with fixed seeds, disjoint by content, written as JSON Lines.
+"""The three packaged problem sets: fixed seeds, disjoint by content, written as JSON Lines.
 
 `python -m branchdiag.bundled.problem_sets` writes diagnose.jsonl, evaluate.jsonl and distill.jsonl
 beside this module. Each line has the strings id, problem, solution and answer, and what the problem

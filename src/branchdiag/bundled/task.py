@@ -1,4 +1,4 @@
-"""The synthetic task of the bundled model: who has how many, told in statements, solved by a plan and steps.
+"""The synthetic task of the bundled model: who has how many, solved by a plan and its steps.
 
 A problem names a few people, relates what they have ("Mia has 4 more than Leo."), gives one or two
 values and asks for one. A solution first commits to a plan - its kind and the path of people it
@@ -21,9 +21,10 @@ Writes nothing; reads nothing but its seed. Knows no tokenizer, no chat template
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -32,15 +33,16 @@ Operation = Literal["more", "fewer", "twice", "half"]
 
 KINDS: tuple[PlanKind, ...] = ("forward", "backward", "both", "split")
 NAMES = (
-    "Ann Bo Cy Dan Eva Finn Gus Hana Ida Jon Kai Leo Mia Ned Ola Pia Quin Rosa Sam Tess Uma Vik Wes"
-    " Xia Yan Zoe"
-).split()
+    "Ann", "Bo", "Cy", "Dan", "Eva", "Finn", "Gus", "Hana", "Ida",
+    "Jon", "Kai", "Leo", "Mia", "Ned", "Ola", "Pia", "Quin", "Rosa",
+    "Sam", "Tess", "Uma", "Vik", "Wes", "Xia", "Yan", "Zoe",
+)  # fmt: skip
 THINGS = ("coins", "stamps", "shells", "marbles", "cards", "books")
 SCENES = ("Friends count", "Children collect", "Neighbours keep")
 LARGEST = 99
 """No quantity exceeds this: two digits keep the arithmetic easy and the planning the hard part."""
 HELD_OUT_ONE_IN = 8
-"""Problems whose content key is a multiple of this are never trained on: the sets are drawn there."""
+"""Problems whose content key is a multiple of this are not trained on: the sets hold only such."""
 
 PLAN_OPENERS = ("Plan:", "Idea:", "Strategy:")
 TRAVEL_VERBS = ("work", "go", "move")
@@ -81,7 +83,7 @@ class Relation:
                 return parent_value // 2
 
     def expression(self, value: int, inverse: bool, rng: random.Random) -> tuple[str, int]:
-        """The calculation from `value` (the child's if `inverse`, else the parent's) and its result."""
+        """The calculation from `value` (the child's if `inverse`, else the parent's), and its end."""
         operation = self.operation
         if inverse:
             operation = _INVERSE[operation]
@@ -153,13 +155,17 @@ class Problem:
 
 
 def make_problem(
-    rng: random.Random, kind: PlanKind | None = None, n_links: int | None = None
+    rng: random.Random,
+    kind: PlanKind | None = None,
+    n_links: int | None = None,
+    clutter: float = 1.0,
 ) -> Problem:
     """Draw one problem; `n_links` is the number of definitions its plan goes through (at least 1).
 
-    `kind` and `n_links` are drawn uniformly (2 to 7 links) where they are not given.
+    `kind` and `n_links` are drawn uniformly (2 to 7 links) where they are not given. `clutter`,
+    from 0 to 1, scales how often statements are added that no solution needs.
     """
-    kind = kind or rng.choice(KINDS)
+    drawn: PlanKind = rng.choice(KINDS) if kind is None else kind
     n_links = n_links or rng.randint(2, 7)
     names = list(NAMES)
     rng.shuffle(names)
@@ -185,13 +191,13 @@ def make_problem(
     pair: tuple[str, str] | None = None
     asks_difference = False
     given, given_value = root, values[root]
-    if kind == "forward":
+    if drawn == "forward":
         targets: tuple[str, ...] = (chain(root, n_links)[-1],)
-    elif kind == "backward":
+    elif drawn == "backward":
         given = chain(root, n_links)[-1]
         given_value = values[given]
         targets = (root,)
-    elif kind == "both":
+    elif drawn == "both":
         n_first = rng.randint(1, max(1, n_links - 1))
         first = chain(root, n_first)
         second = chain(rng.choice(first[:-1]), max(1, n_links - n_first))
@@ -200,7 +206,7 @@ def make_problem(
         if sum(values[name] for name in targets) > LARGEST:
             asks_difference = True
         if values[targets[0]] == values[targets[1]]:
-            return make_problem(rng, kind, n_links)
+            return make_problem(rng, drawn, n_links, clutter)
         if asks_difference and values[targets[0]] < values[targets[1]]:
             targets = (targets[1], targets[0])
     else:
@@ -213,11 +219,11 @@ def make_problem(
 
     statements: list[str] = []
     if pair:
-        first_name, second_name = _either_order(*pair, rng)
+        first_name, second_name = _either_order(pair[0], pair[1], rng)
         statements.append(f"{first_name} and {second_name} have {given_value} together.")
     else:
         facts.append(given)
-    _add_unneeded(rng, kind, targets[0], relations, values, facts, names, attach)
+    _add_unneeded(rng, clutter, drawn, targets[0], relations, values, facts, names, attach)
     statements += [f"{name} has {values[name]}." for name in facts]
     statements += [relation.sentence() for relation in relations]
     rng.shuffle(statements)
@@ -230,36 +236,37 @@ def make_problem(
         question = f"How many more {thing} does {targets[0]} have than {targets[1]}?"
         answer = values[targets[0]] - values[targets[1]]
     else:
-        first_name, second_name = _either_order(*targets, rng)
+        first_name, second_name = _either_order(targets[0], targets[1], rng)
         question = f"How many {thing} do {first_name} and {second_name} have together?"
         answer = values[targets[0]] + values[targets[1]]
     text = f"{rng.choice(SCENES)} {thing}: {' '.join(statements)} {question}"
     return Problem(
-        kind, text, answer, given, given_value, targets, tuple(relations), values,
+        drawn, text, answer, given, given_value, targets, tuple(relations), values,
         asks_difference, pair,
     )  # fmt: skip
 
 
-def _add_unneeded(  # type: ignore[no-untyped-def]
+def _add_unneeded(
     rng: random.Random,
+    clutter: float,
     kind: PlanKind,
     target: str,
     relations: list[Relation],
     values: dict[str, int],
     facts: list[str],
     names: list[str],
-    attach,
+    attach: Callable[[str], str],
 ) -> None:
-    """Add statements that no solution needs: side branches, an unknown parent, another given value."""
-    for _ in range(rng.randint(0, 3)):
+    """Add statements that no solution needs: side branches, an unknown parent, another value."""
+    for _ in range(rng.randint(0, round(3 * clutter))):
         attach(rng.choice(list(values)))
-    if kind == "backward" and rng.random() < 0.5:
+    if kind == "backward" and rng.random() < 0.5 * clutter:
         # The person asked for is defined by somebody unknown: going forward is a dead end.
         parent = names.pop()
         amount = rng.randint(2, 12)
         relations.append(Relation(target, parent, "fewer", amount))
         values[parent] = values[target] + amount
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 * clutter:
         # A second value is given that leads to nothing that is asked for.
         other = names.pop()
         values[other] = rng.randint(2, 20)
@@ -269,7 +276,7 @@ def _add_unneeded(  # type: ignore[no-untyped-def]
 
 
 def _draw_relation(rng: random.Random, child: str, parent: str, parent_value: int) -> Relation:
-    """A definition of `child` by `parent` that keeps its quantity a whole number from 1 to LARGEST."""
+    """A definition of `child` that keeps its quantity a whole number from 1 to LARGEST."""
     while True:
         operation: Operation = rng.choice(("more", "fewer", "twice", "half"))
         amount = rng.randint(2, 12) if operation in ("more", "fewer") else 2
@@ -346,7 +353,7 @@ def _plan_backward(
     plan = f"{rng.choice(TRAVEL_VERBS)} backward from {_route(path, 'to', rng)}"
     value = problem.given_value
     steps = [_step(rng, problem.given, str(value))]
-    for child, parent in zip(path, path[1:], strict=False):
+    for child, parent in itertools.pairwise(path):
         words, value = definition[child].expression(value, True, rng)
         steps.append(_step(rng, parent, f"{words} = {value}"))
     return plan, steps
@@ -358,7 +365,7 @@ def _plan_both(
     values = {problem.given: problem.given_value}
     steps = [_step(rng, problem.given, str(problem.given_value))]
     routes = []
-    for target in _either_order(*problem.targets, rng):
+    for target in _either_order(problem.targets[0], problem.targets[1], rng):
         path = _path(definition, target, list(values))
         routes.append(_route(path, "from", rng))
         steps += _climb(definition, path, values, rng)

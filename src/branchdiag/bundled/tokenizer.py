@@ -60,7 +60,7 @@ def build_tokenizer(n_problems: int = 4000, seed: int = 0) -> PreTrainedTokenize
     )
     # As in Qwen3 the think tags are added tokens but not special: decoding keeps them.
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in (THINK, END_THINK)])
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         eos_token=END,
         pad_token=PAD,

@@ -1,28 +1,32 @@
 """Trains the bundled model from nothing: `python -m branchdiag.bundled.train_model --out DIR`.
 
-Builds the tokenizer, writes the packaged problem sets, trains a small Qwen3 on examples drawn as it
-goes (none of them in the packaged sets), measures it on held-out problems and writes weights, tokenizer
-and model card to DIR/model. About an hour on one CPU core; a GPU does more in less.
+Builds the tokenizer, trains a small Qwen3 on examples drawn as it goes (none of them in the
+packaged sets), measures it on the packaged `evaluate` problems and writes weights, tokenizer and
+model card to DIR/model. About an hour on one CPU core; a GPU does more in less. Run again, it goes
+on from the last checkpoint in DIR.
 
-The loss is the cross-entropy of the completions. Muon (arXiv 2502.16982) for the matrices, AdamW for
-the rest; warm-up, then cosine in elapsed time; an exponential average of the weights is what is
+The loss is the cross-entropy of the completions. Muon (arXiv 2502.16982) for the matrices, AdamW
+for the rest; warm-up, then cosine in elapsed time; an exponential average of the weights is
 written. A curriculum raises the length of the plans: look-ups are learned on short problems first.
+
 Knows nothing of the diagnostic.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import random
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from branchdiag.bundled import examples, problem_sets
+from branchdiag.bundled import examples, measure, model_card, task
 from branchdiag.bundled.tokenizer import build_tokenizer
 
 if TYPE_CHECKING:
@@ -33,26 +37,30 @@ BATCH_TOKENS = 3600
 GPU_FACTOR = 8
 POOL = 512
 """Examples that are sorted by length together, so that a batch holds little padding."""
-PEAK_LEARNING_RATE = 3e-3
-WEIGHT_DECAY = 0.02
+MATRIX_LEARNING_RATE = 6e-3
+"""Muon's peak; an update's root mean square is 0.2 of it, as AdamW's would be."""
+LEARNING_RATE = 3e-3
+"""AdamW's peak, for embeddings and norms."""
 WARM_UP = 0.01
-CURRICULUM_END = 0.3
-"""Share of the training time after which plans of every length are drawn."""
+CURRICULUM_END = 0.8
+"""Elapsed time forces a length evenly up to this share of the training time."""
+MASTERED = 0.85
+"""Accuracy on names from which the curriculum goes on."""
 AVERAGE_DECAY = 0.998
 
 
 def model_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
-    """The architecture: Qwen3, 5 layers 144 wide, about 1.3 M parameters, tied head."""
+    """The architecture: Qwen3, 5 layers 128 wide, about 1.1 M parameters, tied head."""
     from transformers import Qwen3Config
 
     return Qwen3Config(
         vocab_size=-(-len(tokenizer) // 64) * 64,
-        hidden_size=144,
+        hidden_size=128,
         intermediate_size=384,
         num_hidden_layers=5,
         num_attention_heads=4,
         num_key_value_heads=4,
-        head_dim=36,
+        head_dim=32,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
         initializer_range=0.08,
@@ -62,46 +70,79 @@ def model_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
     )
 
 
-def batches(
-    source: Any, pad_id: int, batch_tokens: int, rng: random.Random, progress: Any
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Padded ids (sequences x tokens) and targets, -100 outside completions, shifted by one.
+class Curriculum:
+    """How long plans may be: one definition more each time those drawn so far are mastered.
 
-    `progress()` is the elapsed share of the training time, which sets the curriculum.
+    Mastered means that the names of a batch are predicted right, on average, more often than
+    MASTERED (free orders keep this below 1). Elapsed time raises the length too, so that a model
+    that is slow to learn sees every length.
     """
+
+    def __init__(self) -> None:
+        self.most_links = 2
+        self.name_accuracy = 0.0
+        self.steps_here = 0
+
+    def update(self, name_accuracy: float, share: float) -> None:
+        """Take in one step's accuracy on names, at the elapsed `share` of the training time."""
+        self.steps_here += 1
+        self.name_accuracy += 0.02 * (name_accuracy - self.name_accuracy)
+        highest = examples.LINKS[1]
+        forced = 2 + int((highest - 1) * share / CURRICULUM_END)
+        mastered = self.name_accuracy > MASTERED and self.steps_here >= 100
+        if self.most_links < highest and (mastered or forced > self.most_links):
+            self.most_links += 1
+            self.steps_here = 0
+
+
+def batches(
+    source: Generator[examples.Example, int | None, None],
+    pad_id: int,
+    batch_tokens: int,
+    rng: random.Random,
+    curriculum: Curriculum,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Padded ids (sequences x tokens) and targets, -100 outside completions, shifted by one."""
     next(source)
     while True:
-        share = progress() / CURRICULUM_END
-        low, high = examples.LINKS
-        most = min(high, 2 + int(share * (high - 1)))
-        pool = [source.send(most) for _ in range(POOL)]
-        pool.sort(key=lambda e: len(e.prompt_ids) + len(e.completion_ids))
+        pool = [source.send(curriculum.most_links) for _ in range(POOL)]
+        pool.sort(key=example_length, reverse=True)
         groups: list[list[examples.Example]] = [[]]
         for example in pool:
-            length = len(example.prompt_ids) + len(example.completion_ids)
-            if length * (len(groups[-1]) + 1) > batch_tokens:
+            if groups[-1] and example_length(groups[-1][0]) * len(groups[-1]) > batch_tokens:
                 groups.append([])
             groups[-1].append(example)
         rng.shuffle(groups)
         for group in groups:
-            longest = max(len(e.prompt_ids) + len(e.completion_ids) for e in group)
+            longest = max(map(example_length, group))
             ids = torch.full((len(group), longest), pad_id)
             targets = torch.full((len(group), longest), -100)
-            for row, e in enumerate(group):
-                start, end = len(e.prompt_ids), len(e.prompt_ids) + len(e.completion_ids)
-                ids[row, :end] = torch.tensor(e.prompt_ids + e.completion_ids)
+            for row, example in enumerate(group):
+                start, end = len(example.prompt_ids), example_length(example)
+                ids[row, :end] = torch.tensor(example.prompt_ids + example.completion_ids)
                 targets[row, start - 1 : end - 1] = ids[row, start:end]
-            yield ids, targets
+            if len(group) > 1:
+                yield ids, targets
+
+
+def example_length(example: examples.Example) -> int:
+    """Tokens of an example, prompt and completion."""
+    return len(example.prompt_ids) + len(example.completion_ids)
 
 
 def completion_loss(
-    model: Qwen3ForCausalLM, ids: torch.Tensor, targets: torch.Tensor
-) -> torch.Tensor:
-    """Mean cross-entropy (nats) over completion tokens; the head is applied to those alone."""
+    model: Qwen3ForCausalLM, ids: torch.Tensor, targets: torch.Tensor, is_name: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean cross-entropy (nats) over completion tokens, and the accuracy on those that are names.
+
+    The head is applied to completion positions alone.
+    """
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
     kept = targets != -100
-    logits = model.lm_head(hidden[kept]).float()
-    return torch.nn.functional.cross_entropy(logits, targets[kept])
+    logits, wanted = model.lm_head(hidden[kept]).float(), targets[kept]
+    names = is_name[wanted]
+    accuracy = (logits.detach().argmax(-1) == wanted)[names].float().mean()
+    return torch.nn.functional.cross_entropy(logits, wanted), accuracy
 
 
 def optimizers(model: Qwen3ForCausalLM) -> list[torch.optim.Optimizer]:
@@ -112,19 +153,19 @@ def optimizers(model: Qwen3ForCausalLM) -> list[torch.optim.Optimizer]:
     return [
         torch.optim.Muon(
             matrices,
-            lr=PEAK_LEARNING_RATE,
-            weight_decay=WEIGHT_DECAY,
+            lr=MATRIX_LEARNING_RATE,
+            weight_decay=0.0,
             adjust_lr_fn="match_rms_adamw",
         ),
-        torch.optim.AdamW(rest, lr=PEAK_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.AdamW(rest, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
-def learning_rate(share: float) -> float:
-    """Warm-up, then cosine to 2% of the peak, over the elapsed `share` of the training time."""
+def rate_factor(share: float) -> float:
+    """Warm-up, then cosine to 2%, over the elapsed `share` of the training time."""
     if share < WARM_UP:
-        return PEAK_LEARNING_RATE * max(share, 1e-4) / WARM_UP
-    return PEAK_LEARNING_RATE * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
+        return max(share, 1e-4) / WARM_UP
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 
 
 def train(
@@ -142,13 +183,15 @@ def train(
     from transformers import Qwen3ForCausalLM
 
     torch.manual_seed(seed)
-    model = Qwen3ForCausalLM(model_config(tokenizer)).to(device)
+    model: Any = Qwen3ForCausalLM(model_config(tokenizer))  # type: ignore[no-untyped-call]
+    model.to(device)
     model.train()
     if compiled:
         model.model.compile(dynamic=True)
     average = [p.detach().clone() for p in model.parameters()]
     steppers = optimizers(model)
     spent = {"seconds": 0.0, "steps": 0.0, "tokens": 0.0, "sequences": 0.0, "loss": 0.0}
+    curriculum = Curriculum()
     if checkpoint and checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
@@ -156,6 +199,7 @@ def train(
         for stepper, saved in zip(steppers, state["optimizers"], strict=True):
             stepper.load_state_dict(saved)
         spent = state["spent"]
+        vars(curriculum).update(state["curriculum"])
     source = examples.examples(tokenizer, seed * 1_000_000 + int(spent["steps"]))
     batch_tokens = BATCH_TOKENS * (GPU_FACTOR if device != "cpu" else 1)
     before, started = spent["seconds"], time.monotonic()
@@ -164,15 +208,17 @@ def train(
     def share() -> float:
         return (before + time.monotonic() - started) / (60 * minutes)
 
+    is_name = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=device)
+    is_name[[tokenizer(f" {name}").input_ids[0] for name in task.NAMES]] = True
     rng = random.Random(seed)
-    for ids, targets in batches(source, tokenizer.pad_token_id, batch_tokens, rng, share):
-        rate = learning_rate(share())
-        for stepper in steppers:
+    for ids, targets in batches(source, tokenizer.pad_token_id, batch_tokens, rng, curriculum):
+        factor = rate_factor(share())
+        for stepper, peak in zip(steppers, (MATRIX_LEARNING_RATE, LEARNING_RATE), strict=True):
             for group in stepper.param_groups:
-                group["lr"] = rate
+                group["lr"] = peak * factor
         with torch.autocast(device.split(":")[0], torch.bfloat16):
-            loss = completion_loss(model, ids.to(device), targets.to(device))
-        loss.backward()
+            loss, names_right = completion_loss(model, ids.to(device), targets.to(device), is_name)
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for stepper in steppers:
             stepper.step()
@@ -180,12 +226,14 @@ def train(
         decay = min(AVERAGE_DECAY, spent["steps"] / (spent["steps"] + 10))
         with torch.no_grad():
             torch._foreach_lerp_(average, list(model.parameters()), 1 - decay)
+        curriculum.update(names_right.item(), share())
         spent["steps"] += 1
         spent["tokens"] += ids.numel()
         spent["sequences"] += len(ids)
         spent["loss"] += (loss.item() - spent["loss"]) * (0.02 if spent["steps"] > 50 else 0.2)
         spent["seconds"] = before + time.monotonic() - started
         if spent["steps"] % 50 == 0:
+            print(f"links {curriculum.most_links} names {curriculum.name_accuracy:.3f} ", end="")
             print(" ".join(f"{k} {v:,.3f}" for k, v in spent.items()), flush=True)
         done = share() >= 1
         if checkpoint and (done or time.monotonic() - saved_at > 60):
@@ -195,6 +243,7 @@ def train(
                 "average": average,
                 "optimizers": [stepper.state_dict() for stepper in steppers],
                 "spent": spent,
+                "curriculum": vars(curriculum),
             }
             torch.save(state, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").replace(checkpoint)
@@ -227,8 +276,45 @@ def main() -> None:
         arguments.out / "checkpoint.pt",
         arguments.compile,
     )
-    tokenizer.save_pretrained(arguments.out / "model")
-    model.save_pretrained(arguments.out / "model")
+    command = f"python -m branchdiag.bundled.train_model --out DIR --minutes {arguments.minutes:g}"
+    if arguments.device != "cpu":
+        command += f" --device {arguments.device}"
+    write_model(
+        model, tokenizer, spent, arguments.out / "model", f"{command} --seed {arguments.seed}"
+    )
+
+
+def write_model(
+    model: Qwen3ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    spent: dict[str, float],
+    folder: Path,
+    command: str,
+) -> None:
+    """Measure the model and write it with tokenizer and card to `folder`, replacing what was there.
+
+    Written beside `folder` first and renamed, so that `folder` never holds half a model.
+    """
+    from transformers import GenerationConfig
+
+    numbers = model_card.measured(model, tokenizer)
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        max_new_tokens=measure.MAX_NEW_TOKENS,
+    )
+    fresh, stale = folder.with_name(f".{folder.name}-new"), folder.with_name(f".{folder.name}-old")
+    for left_over in (fresh, stale):
+        shutil.rmtree(left_over, ignore_errors=True)
+    model.save_pretrained(fresh)
+    tokenizer.save_pretrained(fresh)
+    text = model_card.card(numbers, spent, model.num_parameters(), command)
+    (fresh / "README.md").write_text(text, encoding="utf-8")
+    if folder.exists():
+        folder.replace(stale)
+    fresh.replace(folder)
+    shutil.rmtree(stale, ignore_errors=True)
+    print(json.dumps(numbers, indent=1))
 
 
 if __name__ == "__main__":

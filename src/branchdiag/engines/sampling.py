@@ -54,11 +54,11 @@ def uniforms(seeds: npt.ArrayLike, steps: npt.ArrayLike) -> npt.NDArray[np.float
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Sampling parameters of R rows, as tensors on the logits' device."""
+    """Sampling parameters of R rows: tensors of shape (R,) on the logits' device."""
 
-    temperature_R: torch.Tensor
-    top_p_R: torch.Tensor
-    top_k_R: torch.Tensor
+    temperature: torch.Tensor
+    top_p: torch.Tensor
+    top_k: torch.Tensor
     """-1 is off."""
 
     @staticmethod
@@ -76,7 +76,7 @@ class Filters:
 
     def rows(self, index: torch.Tensor) -> Filters:
         """Those of some rows."""
-        return Filters(self.temperature_R[index], self.top_p_R[index], self.top_k_R[index])
+        return Filters(self.temperature[index], self.top_p[index], self.top_k[index])
 
 
 def draw(logits_RV: torch.Tensor, filters: Filters, uniform_R: torch.Tensor) -> torch.Tensor:
@@ -93,31 +93,17 @@ def draw(logits_RV: torch.Tensor, filters: Filters, uniform_R: torch.Tensor) -> 
     import torch
 
     logits_RV = logits_RV.float()
-    greedy_R = filters.temperature_R == 0
+    greedy_R = filters.temperature == 0
     best_R = logits_RV.argmax(dim=-1)
     broken_R = ~torch.isfinite(logits_RV.gather(1, best_R[:, None]))[:, 0]
     if bool(greedy_R.all()):
         return best_R.masked_fill(broken_R, -1)
-    warmth_R1 = filters.temperature_R.masked_fill(greedy_R, 1.0)[:, None]
+    warmth_R1 = filters.temperature.masked_fill(greedy_R, 1.0)[:, None]
     probability_RV = torch.softmax(logits_RV / warmth_R1, dim=-1)
-    token_R = torch.where(greedy_R | broken_R, best_R, -1)
-    rows_R = (token_R < 0).nonzero()[:, 0]
-    token_R[rows_R] = _draw_filtered(
-        probability_RV[rows_R], filters.rows(rows_R), uniform_R[rows_R]
-    )
-    return token_R.masked_fill(broken_R, -1)
-
-
-def _draw_filtered(
-    probability_RV: torch.Tensor, filters: Filters, uniform_R: torch.Tensor
-) -> torch.Tensor:
-    """Draw with top-k and nucleus, looking at few tokens first and at more where they are needed."""
-    vocabulary = probability_RV.shape[-1]
-    token_R = probability_RV.new_full(uniform_R.shape, -1, dtype=filters.top_k_R.dtype)
-    unfiltered_R = (filters.top_p_R >= 1) & (filters.top_k_R <= 0)
-    rows_R = unfiltered_R.nonzero()[:, 0]
-    if len(rows_R):
-        token_R[rows_R] = _invert(probability_RV[rows_R].double(), uniform_R[rows_R])
+    # A nucleus of one token needs no draw; of a sharp model most are.
+    alone_R = probability_RV.gather(1, best_R[:, None])[:, 0] >= filters.top_p
+    token_R = torch.where(greedy_R | broken_R | alone_R, best_R, -1)
+    vocabulary = logits_RV.shape[-1]
     for k in (*LIKELIEST, vocabulary):
         rows_R = (token_R < 0).nonzero()[:, 0]
         if not len(rows_R):
@@ -125,7 +111,7 @@ def _draw_filtered(
         token_R[rows_R] = _draw_among_likeliest(
             probability_RV[rows_R], filters.rows(rows_R), uniform_R[rows_R], min(k, vocabulary)
         )
-    return token_R
+    return token_R.masked_fill(broken_R, -1)
 
 
 def _draw_among_likeliest(
@@ -134,49 +120,43 @@ def _draw_among_likeliest(
     """Draw from each row's filtered set, or give -1 where its k likeliest do not settle the set."""
     import torch
 
-    whole = k == probability_RV.shape[-1]
-    if whole:
+    vocabulary = probability_RV.shape[-1]
+    whole = k == vocabulary
+    if whole:  # stable: of equals, the smaller id comes first
         sorted_RK, id_RK = torch.sort(probability_RV, dim=-1, descending=True, stable=True)
     else:
-        id_RK = torch.topk(probability_RV, k, dim=-1).indices.sort(dim=-1).values
-        # Ids in order first, then a stable sort: of equals the smaller id comes first.
-        sorted_RK, order_RK = torch.sort(
-            probability_RV.gather(1, id_RK), dim=-1, descending=True, stable=True
-        )
-        id_RK = id_RK.gather(1, order_RK)
+        sorted_RK, id_RK = torch.topk(probability_RV, k, dim=-1)
     sorted_RK = sorted_RK.double()
     before_RK = sorted_RK.cumsum(-1) - sorted_RK
     rank_K = torch.arange(k, device=id_RK.device)
-    limit_R1 = torch.where(filters.top_k_R > 0, filters.top_k_R, probability_RV.shape[-1])[:, None]
-    # top-p is taken of what top-k leaves, renormalised.
+    limit_R1 = torch.where(filters.top_k > 0, filters.top_k, vocabulary)[:, None]
+    # The nucleus is one of what top-k leaves, renormalised.
     left_R1 = torch.where(
         limit_R1 <= k, (sorted_RK * (rank_K < limit_R1)).sum(-1, keepdim=True), 1.0
     )
-    keep_RK = (rank_K < limit_R1) & (before_RK < filters.top_p_R[:, None] * left_R1)
-    keep_RK[:, 0] = True
-    id_RK, order_RK = torch.where(keep_RK, id_RK, probability_RV.shape[-1]).sort(dim=-1)
-    kept_RK = (sorted_RK * keep_RK).gather(1, order_RK)
-    place_R = _invert(kept_RK, uniform_R)
-    token_R = id_RK.gather(1, place_R[:, None])[:, 0]
+    keep_RK = (rank_K < limit_R1) & (before_RK < filters.top_p[:, None] * left_R1)
+    kept_RV = torch.zeros_like(probability_RV, dtype=torch.float64)
+    kept_RV.scatter_(1, id_RK, sorted_RK * keep_RK)
+    token_R = _invert(kept_RV, uniform_R)
     if whole:
         return token_R
-    # The set is settled where it ends before the k-th token, and that one is no equal of its last.
+    # The set is settled where the k likeliest reach beyond it and its last token has no equal
+    # outside; a top-k beyond k leaves the mass to be shared unknown.
     size_R1 = keep_RK.sum(-1, keepdim=True)
-    last_R = sorted_RK.gather(1, size_R1 - 1)[:, 0]
-    settled_R = (size_R1[:, 0] < k) & (last_R > sorted_RK[:, -1])
-    # A top-k beyond k with a nucleus leaves the mass to be shared unknown.
-    known_R = (limit_R1[:, 0] <= k) | (filters.top_k_R <= 0)
-    return torch.where(settled_R & known_R, token_R, -1)
+    last_R1 = sorted_RK.gather(1, size_R1 - 1)
+    next_R1 = sorted_RK.gather(1, size_R1.clamp(max=k - 1))
+    known_R1 = (limit_R1 <= k) | (filters.top_k[:, None] <= 0)
+    settled_R1 = (size_R1 < k) & (last_R1 > next_R1) & known_R1
+    return torch.where(settled_R1[:, 0], token_R, -1)
 
 
-def _invert(mass_RK: torch.Tensor, uniform_R: torch.Tensor) -> torch.Tensor:
+def _invert(mass_RV: torch.Tensor, uniform_R: torch.Tensor) -> torch.Tensor:
     """The first column at which the cumulative mass exceeds the uniform number's share of all."""
     import torch
 
-    cumulative_RK = mass_RK.cumsum(-1)
-    total_R1 = cumulative_RK[:, -1:]
+    cumulative_RV = mass_RV.cumsum(-1)
+    total_R1 = cumulative_RV[:, -1:]
     # Rounding may bring the target to the total itself; the last column with mass is meant then.
-    target_R1 = torch.minimum(
-        uniform_R[:, None] * total_R1, torch.nextafter(total_R1, 0 * total_R1)
-    )
-    return torch.searchsorted(cumulative_RK, target_R1, right=True)[:, 0]
+    below_R1 = torch.nextafter(total_R1, torch.zeros_like(total_R1))
+    target_R1 = torch.minimum(uniform_R[:, None] * total_R1, below_R1)
+    return torch.searchsorted(cumulative_RV, target_R1, right=True)[:, 0]

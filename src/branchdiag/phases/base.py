@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from branchdiag.scoring.valid_tokens import ValidTokens
     from branchdiag.store.run import RunDirectory
 
+DIVERSITY, REAL_UNCERTAIN, GRAY = "diversity", "real_uncertain", "gray"
+"""What a candidate can be: its branches succeed, all fail, or something between."""
+
 Unit: TypeAlias = tuple[str | int, ...]
 Rows: TypeAlias = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -101,6 +104,10 @@ class Context:
 
         return load_tokenizer(self.student)
 
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Token ids as text, special tokens kept."""
+        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=False))
+
     def check_teacher(self) -> None:
         """Refuse a teacher whose tokens are not the student's.
 
@@ -140,7 +147,7 @@ class Context:
         from branchdiag.engines import create_engine
 
         settings = self.protocol.engine.model_copy(update={"name": self.engine_name})
-        engine = create_engine(
+        engine: Engine = create_engine(
             settings, self.student, max_total_tokens=max_total_tokens, log_path=self.engine_log
         )
         self.described["engine"] = engine.describe()

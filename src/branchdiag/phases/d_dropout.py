@@ -50,6 +50,8 @@ def work(context: Context, owed: Sequence[Unit]) -> Generator[Outcome]:
             probability=settings.probability,
             samples=settings.samples,
             seed=derive_seed(context.seed, "dropout", name),
+            chunk=context.protocol.teacher.chunk_positions,
+            temperature=context.protocol.teacher.temperature,
         )
         figures = uncertainty(distributions.plain_CV, distributions.samples_MCV)
         rows = [

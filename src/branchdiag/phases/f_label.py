@@ -20,13 +20,22 @@ from typing import TYPE_CHECKING, Any
 
 from branchdiag.answers.extract import is_thinking_open, last_boxed
 from branchdiag.phases.arms import CONTROL, arms_of, is_child
-from branchdiag.phases.base import Context, Done, Failed, Outcome, Phase, Unit
+from branchdiag.phases.base import (
+    DIVERSITY,
+    GRAY,
+    REAL_UNCERTAIN,
+    Context,
+    Done,
+    Failed,
+    Outcome,
+    Phase,
+    Unit,
+)
 from branchdiag.protocol import ContinuationSettings, LabelSettings
 
 if TYPE_CHECKING:
     from branchdiag.answers.grade import Grade
 
-DIVERSITY, REAL_UNCERTAIN, GRAY = "diversity", "real_uncertain", "gray"
 CHUNK_CANDIDATES = 32
 
 

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from branchdiag.phases.base import Context
-from branchdiag.phases.f_label import DIVERSITY, GRAY, REAL_UNCERTAIN
+from branchdiag.phases.base import DIVERSITY, GRAY, REAL_UNCERTAIN, Context
 from branchdiag.report.caveats import caveats
 from branchdiag.report.document import (
     DOCUMENT_VERSION,
@@ -44,6 +43,8 @@ def make_document(
     context: Context, frames: Mapping[str, pd.DataFrame], analysis: Analysis
 ) -> Report:
     """The whole document of a run."""
+    from branchdiag.phases.g_report import REPORT_PAGE
+
     manifest = context.run.manifest
     entries = {
         figure: [row for row in analysis.scores if row["figure"] == figure]
@@ -89,7 +90,7 @@ def make_document(
             for letter, record in manifest["phases"].items()
             if "wall_s" in record
         ],
-        "report": str(context.run.path / "report.html"),
+        "report": str(context.run.path / REPORT_PAGE),
         "errors": errors_of(context),
     }
     document["caveats"] = caveats(document)

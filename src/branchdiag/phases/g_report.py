@@ -19,12 +19,14 @@ from branchdiag.protocol import ReportSettings
 if TYPE_CHECKING:
     import pandas as pd
 
+    from branchdiag.report.candidate import CandidateView
     from branchdiag.stats.arms import Arms
     from branchdiag.stats.estimate import Resampling
     from branchdiag.stats.finding import Finding
-    from branchdiag.stats.horizon import Slope
+    from branchdiag.stats.horizon import AgainstControl
     from branchdiag.stats.scores import ScoreResult
 
+REPORT_PAGE, REPORT_DOCUMENT = "report.html", "report.json"
 KAPPA_FLOOR = 1e-6
 LOCAL_SCORES = ("h_trunc", "h_full", "h_mc", "mi", "log_kappa", "h_student", "kl", "margin")
 SENSITIVITY = ("label_finished", "label_strict", "control_viable")
@@ -36,7 +38,7 @@ class Analysis:
 
     scores: list[dict[str, Any]]
     curves: list[dict[str, Any]]
-    slope: Slope
+    slopes: AgainstControl
     finding: Finding
     score_values: pd.DataFrame
 
@@ -97,8 +99,9 @@ def analyse(values: pd.DataFrame, candidates: pd.DataFrame, settings: ReportSett
         values: of `score_values`.
         candidates: the table, for the forced tokens' probabilities.
     """
+    from branchdiag.stats.estimate import Estimate
     from branchdiag.stats.finding import finding
-    from branchdiag.stats.horizon import within_problem_slope
+    from branchdiag.stats.horizon import against_control
     from branchdiag.stats.horizon_null import evaluate_relative_scores
     from branchdiag.stats.scores import SCORES, evaluate_scores
 
@@ -119,16 +122,25 @@ def analyse(values: pd.DataFrame, candidates: pd.DataFrame, settings: ReportSett
             position_score, labels_under(values, figure), problems, **resampling
         )
         rows += [score_row(figure, result) for result in varied if result.name == "one_minus_r"]
-    r = values["r"].to_numpy(float)
-    slope = within_problem_slope(values["d"].to_numpy(float), r, problems, **resampling)
-    failure_slope = within_problem_slope(
-        1.0 - values["mean_child_viability"].to_numpy(float), r, problems, **resampling
+    slopes = against_control(
+        arms,
+        values["r"].to_numpy(float),
+        problems,
+        permutations=settings.permutations,
+        **resampling,
     )
+    position = next(result for result in absolute if result.name == "one_minus_r")
     return Analysis(
         scores=rows,
         curves=curve_rows(values, candidates, settings),
-        slope=slope,
-        finding=finding(absolute, slope, failure_slope),
+        slopes=slopes,
+        finding=finding(
+            auroc=Estimate(position.auroc, position.ci_low, position.ci_high, position.reason),
+            slopes=slopes,
+            n_positive=position.n_positive,
+            n_problems_positive=position.n_problems_positive,
+            level=settings.level,
+        ),
         score_values=values,
     )
 
@@ -145,7 +157,10 @@ def arms_of_labels(values: pd.DataFrame) -> Arms:
     from branchdiag.stats.arms import Arms
 
     return Arms.from_lists(
-        *(values[name].tolist() for name in ("arms", "successes", "samples", "lengths"))
+        *(
+            [list(entry) for entry in values[name]]
+            for name in ("arms", "successes", "samples", "lengths")
+        )
     )
 
 
@@ -213,18 +228,52 @@ def units(context: Context) -> list[Unit]:
 def work(context: Context, owed: Sequence[Unit]) -> Generator[Outcome]:
     """Analyse what the run has, write figures and report, hand over the rows."""
     from branchdiag.phases.g_document import make_document
+    from branchdiag.report.document import to_json
+    from branchdiag.report.figures import draw_all
     from branchdiag.report.page import write_report
+    from branchdiag.report.style import save_figures
+    from branchdiag.store.atomic import write_text
 
     frames = read_frames(context)
     analysis = analyse_frames(frames, context.protocol.report)
     document = make_document(context, frames, analysis)
+    drawn = report_frames(frames, analysis)
+    figures = draw_all(document, drawn)
+    save_figures(figures, context.run.figures)
     write_report(
         document,
-        report_frames(frames, analysis),
-        figures=context.run.figures,
-        path=context.run.path,
+        drawn,
+        figures,
+        context.run.path / REPORT_PAGE,
+        examples=examples(context, frames["labels"].to_dict("records")),
     )
+    # Last: where report.json is, everything it speaks of is there.
+    write_text(context.run.path / REPORT_DOCUMENT, to_json(document))
     yield Done((), {"scores": analysis.scores, "curves": analysis.curves})
+
+
+def examples(context: Context, labels: Sequence[Mapping[str, Any]]) -> list[CandidateView]:
+    """A few candidates with the spine around them, for the page."""
+    from branchdiag.report.candidate import candidate_view, pick_examples
+
+    chosen = pick_examples(labels)
+    tables = {
+        name: [row for row in context.run.table(name).rows() if row["candidate_id"] in chosen]
+        for name in ("candidates", "labels", "grades")
+    }
+    spines = {row["problem_id"]: row for row in context.run.table("spines").rows()}
+    by_id = {row["candidate_id"]: row for row in tables["candidates"]}
+    label_of = {row["candidate_id"]: row for row in tables["labels"]}
+    return [
+        candidate_view(
+            by_id[name],
+            spines[by_id[name]["problem_id"]],
+            context.decode,
+            label=label_of[name],
+            grades=[row for row in tables["grades"] if row["candidate_id"] == name],
+        )
+        for name in chosen
+    ]
 
 
 def analyse_frames(frames: Mapping[str, pd.DataFrame], settings: ReportSettings) -> Analysis:

@@ -27,7 +27,7 @@ def make_plan(request: RunRequest) -> dict[str, Any]:
     run = open_existing(request.out)
     inputs = resolve_inputs(request, run)
     protocol = request.protocol
-    tokenizer = load_tokenizer(inputs.student)
+    tokenizer: Any = load_tokenizer(inputs.student)
     first = inputs.problems[0]
     student = render_student(tokenizer, protocol.spine, first)
     teacher = render_teacher(tokenizer, protocol.teacher, protocol.spine.prompt, first)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from branchdiag.models import ModelReference, ResolvedModel, resolve
+from branchdiag.errors import UsageError
+from branchdiag.models import ModelReference, ResolvedModel, estimate, resolve
 from branchdiag.problems import (
     Problem,
     ProblemSet,
@@ -84,6 +85,7 @@ def resolve_inputs(request: RunRequest, run: RunDirectory | None) -> Inputs:
     student_template(request.protocol.spine)
     template = teacher_template(request.protocol.teacher, request.protocol.spine.prompt)
     require_solutions(template, problems)
+    _check_layers(request.protocol, teacher)
     return Inputs(
         student=student,
         teacher=teacher,
@@ -92,6 +94,16 @@ def resolve_inputs(request: RunRequest, run: RunDirectory | None) -> Inputs:
         data_id=data_id,
         source=source,
     )
+
+
+def _check_layers(protocol: Protocol, teacher: ResolvedModel) -> None:
+    layers = estimate(teacher, protocol.engine.dtype).layers
+    if protocol.dropout.layers > layers:
+        raise UsageError(
+            f"dropout on {protocol.dropout.layers} blocks, and the teacher has {layers}",
+            where="dropout.layers",
+            fix=f"--set dropout.layers={max(1, min(4, layers - 1))}",
+        )
 
 
 def _resolve_model(

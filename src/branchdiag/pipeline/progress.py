@@ -49,7 +49,7 @@ class Plain:
         self._new += units
         self._tokens += tokens
         now = time.monotonic()
-        if now - self._last >= self._every:
+        if now - self._last >= self._every and self._done < self._total:
             self._last = now
             self._print(f"{self._name} {self._done}/{self._total} {self._pace(now)}")
 

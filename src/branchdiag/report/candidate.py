@@ -1,8 +1,8 @@
 """One candidate with everything around it: what `inspect` prints and the page shows as an example.
 
-Built from plain rows of `spines`, `candidates`, `labels`, `grades` and `continuations` and a function
-that decodes token ids. Every text in a view is the model's and untrusted: who shows it escapes it.
-Knows no table files, no tokenizer and no way of showing.
+Built from plain rows of `spines`, `candidates`, `labels`, `grades` and `continuations` and a
+function that decodes token ids. Every text in a view is the model's and untrusted: who shows it
+escapes it. Knows no table files, no tokenizer and no way of showing.
 """
 
 from __future__ import annotations
@@ -158,14 +158,16 @@ def pick_examples(labels: Iterable[Mapping[str, Any]], limit: int = 6) -> list[s
     """Candidates worth a look, by id; which ones depends on the rows alone, not on their order.
 
     Real-uncertain ones where the control is viable come first (there the forced token is to blame),
-    then the other real-uncertain ones, gray ones, and diversity ones; within each those with the lowest
-    d. One place is kept for a diversity candidate, and a problem comes twice only when others run out.
+    then the other real-uncertain ones, gray ones, and diversity ones; within each those with the
+    lowest d. One place is kept for a diversity candidate, and a problem comes twice only when
+    others run out.
     """
     ranked = sorted((row for row in labels if row["label"] in _ORDER), key=_rank)
     kept = next((row for row in ranked if row["label"] == "diversity"), None)
     others = [row for row in ranked if row is not kept]
     problems = {None if kept is None else kept["problem_id"]}
-    fresh, repeated = [], []
+    fresh: list[Mapping[str, Any]] = []
+    repeated: list[Mapping[str, Any]] = []
     for row in others:
         (repeated if row["problem_id"] in problems else fresh).append(row)
         problems.add(row["problem_id"])

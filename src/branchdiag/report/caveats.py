@@ -69,8 +69,8 @@ def _bundled(document: Report) -> str | None:
     if not document["model"]["bundled"]:
         return None
     return (
-        "This is the bundled model on its own synthetic problems: it shows how the diagnosis works and "
-        "says nothing about another model."
+        "This is the bundled model on its own synthetic problems: it shows how the diagnosis works "
+        "and says nothing about another model."
     )
 
 
@@ -78,8 +78,8 @@ def _no_control(document: Report) -> str | None:
     if document["settings"].get("continuation", {}).get("control", True):
         return None
     return (
-        "The control arm was switched off, so a failure that comes from the length of the way still to "
-        "go cannot be told from one that the forced token causes."
+        "The control arm was switched off, so a failure that comes from the length of the way "
+        "still to go cannot be told from one that the forced token causes."
     )
 
 
@@ -102,8 +102,8 @@ def _few_positives(document: Report) -> str | None:
         return None
     verb = "is" if n1 == 1 else "are"
     return (
-        f"Only {plural(n1, 'candidate')} {verb} real-uncertain (the paper had 8 of 279). The AUROC of a "
-        f"score without any information has a standard deviation of {number(null_sd(n1, n0))} here."
+        f"Only {plural(n1, 'candidate')} {verb} real-uncertain (the paper had 8 of 279). A score "
+        f"without information has an AUROC with a standard deviation of {number(null_sd(n1, n0))}."
     )
 
 
@@ -115,7 +115,8 @@ def _few_problems_positive(document: Report) -> str | None:
     verb = "sits" if n1 == 1 else "sit"
     return (
         f"The {plural(n1, 'real-uncertain candidate')} {verb} in {plural(k, 'problem')}; about "
-        f"{percent(math.exp(-k), 1)} of the resamples of problems hold none of them and are left out."
+        f"{percent(math.exp(-k), 1)} of the resamples of problems hold none of them and are left "
+        "out."
     )
 
 
@@ -151,26 +152,26 @@ def _positives_without_control(document: Report) -> str | None:
     if left == n1:
         return None
     return (
-        f"Only {count(left)} of the {plural(n1, 'real-uncertain candidate')} lie where the student "
-        f"succeeds with nothing forced ({control['threshold']} continuations). At the other "
-        f"{count(n1 - left)} the way ahead was hard whatever token came next."
+        f"{'None' if left == 0 else count(left)} of the {plural(n1, 'real-uncertain candidate')} "
+        f"{'lies' if left == 1 else 'lie'} where the student succeeds with nothing forced "
+        f"({control['threshold']} continuations). At the other {count(n1 - left)} the way ahead "
+        "was hard whatever token came next."
     )
 
 
 def _horizon_null(document: Report) -> str | None:
-    away = [
-        entry
+    nulls = [
+        (abs(entry["null_mean"] - 0.5), entry["null_mean"], entry["name"])
         for entry in primary(document["scores_relative"])
-        if entry.get("null_mean") is not None
-        and abs(float(entry["null_mean"] or 0.5) - 0.5) > NULL_AWAY_FROM_HALF  # type: ignore[typeddict-item]
+        if entry["null_mean"] is not None
     ]
-    if not away:
+    away, mean, name = max(nulls, default=(0.0, 0.5, ""))
+    if away <= NULL_AWAY_FROM_HALF:
         return None
-    far = max(away, key=lambda entry: abs(float(entry["null_mean"] or 0.5) - 0.5))  # type: ignore[typeddict-item]
     return (
-        f"A label relative to the control does not remove the horizon: {score_label(far['name'])} has a "
-        f"relative AUROC of {number(far['null_mean'])} when forced arms and control are exchanged at "  # type: ignore[typeddict-item]
-        "random. Read each relative AUROC against its own null mean, not against 0.5."
+        f"A label relative to the control does not remove the horizon: {score_label(name)} has a "
+        f"relative AUROC of {number(mean)} when forced arms and control are exchanged at random. "
+        "Read each relative AUROC against the mean of its own null, not against 0.5."
     )
 
 
@@ -200,7 +201,7 @@ def _few_problems(document: Report) -> str | None:
     if not 0 < n < FEW_PROBLEMS:
         return None
     return (
-        f"Only {plural(n, 'problem')} carry the result: a bootstrap over so few clusters gives "
+        f"The result rests on {plural(n, 'problem')}: a bootstrap over so few clusters gives "
         "intervals that are too narrow."
     )
 
@@ -218,8 +219,8 @@ def _sensitivity(document: Report) -> str | None:
     if not other:
         return None
     return (
-        f"The AUROC of one_minus_r depends on how candidates are labelled: {'; '.join(other)}, outside "
-        f"its interval {interval(low, high)}."
+        f"The AUROC of one_minus_r depends on how candidates are labelled: {'; '.join(other)}, "
+        f"outside its interval {interval(low, high)}."
     )
 
 
@@ -232,8 +233,8 @@ def _truncated(document: Report) -> str | None:
         return None
     return (
         f"{percent(share, 1)} of the continuations ({count(truncation['truncated'])} of "
-        f"{count(truncation['samples'])}) were cut off by the budget and count as failures; the label "
-        "over finished samples alone is given beside."
+        f"{count(truncation['samples'])}) were cut off by the budget and count as failures; the "
+        "label over finished samples alone is given beside."
     )
 
 
@@ -241,8 +242,8 @@ def _range_restriction(document: Report) -> str | None:
     if not any(entry["name"] == "h_trunc" for entry in document["scores"]):
         return None
     return (
-        "Candidates were chosen for a high h_trunc, which narrows its range: the AUROC of h_trunc and "
-        "of the other entropies is lower than it would be over all positions."
+        "Candidates were chosen for a high h_trunc, which narrows its range: the AUROC of h_trunc "
+        "and of the other entropies is lower than it would be over all positions."
     )
 
 
@@ -264,8 +265,8 @@ def _fallback(document: Report) -> str | None:
         return None
     verb = "comes" if n == 1 else "come"
     return (
-        f"{count(n)} of the {count(counts['correct_spines'])} correct spines {verb} from the sampled "
-        "second try, not from greedy decoding."
+        f"{count(n)} of the {count(counts['correct_spines'])} correct spines {verb} from the "
+        "sampled second try, not from greedy decoding."
     )
 
 
@@ -296,8 +297,8 @@ def _agreement(document: Report) -> str | None:
         return None
     return (
         f"{' and '.join(agreement['backends'])} have the same most likely token at only "
-        f"{percent(agreement['argmax'], 1)} of {plural(agreement['n_positions'], 'position')}: what was "
-        "scored and what was sampled are not quite one model."
+        f"{percent(agreement['argmax'], 1)} of {plural(agreement['n_positions'], 'position')}: "
+        "what was scored and what was sampled are not quite one model."
     )
 
 
@@ -306,8 +307,8 @@ def _many_scores(document: Report) -> str | None:
     if n < 2:
         return None
     return (
-        f"{count(n)} scores are compared; every interval is for one score alone, without correction "
-        "for their number."
+        f"{count(n)} scores are compared; every interval is for one score alone, without "
+        "correction for their number."
     )
 
 

@@ -1,9 +1,10 @@
-"""The report document: what `report.json` and `--json` hold, as types, and its way into JSON and back.
+"""The report document: what `report.json` and `--json` hold, as types, and its way into JSON and
+back.
 
-One plain tree of dictionaries, lists, strings and numbers: everything that the page and the terminal
-show is read from here, so that a figure on paper and one in a script are the same. A number that could
-not be computed is null and stands beside a `reason`; JSON here never holds NaN. Knows nothing of how a
-number was computed (arXiv 2605.21606, Phase G), of tables or of drawing.
+One plain tree of dictionaries, lists, strings and numbers: everything that the page and the
+terminal show is read from here, so that a figure on paper and one in a script are the same. A
+number that could not be computed is null and stands beside a `reason`; JSON here never holds NaN.
+Knows nothing of how a number was computed (arXiv 2605.21606, Phase G), of tables or of drawing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, TypeVar, cast
 
 from branchdiag.errors import UsageError
 
@@ -80,9 +81,12 @@ class ScoreEntry(TypedDict):
     n_problems_positive: int
     n_dropped_resamples: int
     n_missing: int
+    n_pairs: int  # of a positive and a negative of one problem
     paper_compat: PaperCompat
     alias_of: str | None
-    reason: str | None
+    reason: str | None  # why the AUROC or its interval is missing
+    auprc_reason: str | None
+    stratified_reason: str | None
 
 
 class RelativeEntry(ScoreEntry):
@@ -90,6 +94,7 @@ class RelativeEntry(ScoreEntry):
 
     null_mean: float | None
     p: float | None
+    null_reason: str | None
 
 
 class Slope(TypedDict):
@@ -108,6 +113,7 @@ class Stage(TypedDict):
     unit: str
     n: int
     note: str
+    of: NotRequired[int]  # what `n` is a share of
 
 
 class Control(TypedDict):
@@ -225,6 +231,11 @@ _COPIED = (
     "n_problems_positive",
     "n_dropped_resamples",
     "n_missing",
+    "n_pairs",
+    "alias_of",
+    "reason",
+    "auprc_reason",
+    "stratified_reason",
 )
 
 
@@ -236,14 +247,12 @@ def score_entry(row: Mapping[str, Any]) -> ScoreEntry:
         "ci_low": plain(row["compat_ci_low"]),
         "ci_high": plain(row["compat_ci_high"]),
     }
-    entry["alias_of"] = plain(row["alias_of"])
-    entry["reason"] = plain(row["reason"])
     return cast(ScoreEntry, entry)
 
 
 def relative_entry(row: Mapping[str, Any]) -> RelativeEntry:
     """The same for a row of the `relative` figure, with its null."""
-    null = {"null_mean": plain(row["null_mean"]), "p": plain(row["p"])}
+    null = {key: plain(row[key]) for key in ("null_mean", "p", "null_reason")}
     return cast(RelativeEntry, {**score_entry(row), **null})
 
 
@@ -254,7 +263,8 @@ def score_entries(rows: Iterable[Mapping[str, Any]], figure: str) -> list[ScoreE
 
 
 def plain(value: Any) -> Any:
-    """The value in JSON's own types: NumPy scalars unwrapped, what is not finite or NA made None."""
+    """The value in JSON's own types: NumPy scalars unwrapped, what is not finite or NA made
+    None."""
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, Mapping):
@@ -318,6 +328,17 @@ def from_json(text: str, *, where: str) -> Report:
     return cast(Report, document)
 
 
-def primary(entries: Sequence[ScoreEntry]) -> list[ScoreEntry]:
+Entry = TypeVar("Entry", ScoreEntry, RelativeEntry)
+
+
+def primary(entries: Sequence[Entry]) -> list[Entry]:
     """The entries that are no alias of another: the rows to draw, in order."""
     return [entry for entry in entries if entry["alias_of"] is None]
+
+
+def common_reason(entries: Sequence[ScoreEntry]) -> str | None:
+    """The reason why no entry has an AUROC, where none has and the reason is one; else None."""
+    reasons = {entry["reason"] for entry in entries if entry["auroc"] is None}
+    if len(reasons) != 1 or any(entry["auroc"] is not None for entry in entries):
+        return None
+    return next(iter(reasons)) or "no reason given"

@@ -1,16 +1,17 @@
 """Figures of what happens along the spine: failure, the control's, and the difference.
 
-Reads the `curves` and `labels` tables as frames, and numbers of the report document; gives Matplotlib
-figures that cope with tables that are empty or lack a series (the figure then says what is missing).
-Computes no statistic. Continues figure 1 of arXiv 2605.21606: 1A is `failure_by_position`, 1B is
-`failure_by_score`; the control (nothing forced) is added to both readings.
+Reads the `curves` and `labels` tables as frames, and numbers of the report document; gives
+Matplotlib figures that cope with tables that are empty or lack a series (the figure then says what
+is missing). Computes no statistic. Continues figure 1 of arXiv 2605.21606: 1A is
+`failure_by_position`, 1B is `failure_by_score`; the control (nothing forced) is added to both
+readings.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from branchdiag.report.document import Report, ScoreEntry, Slope, primary
 from branchdiag.report.score_figures import score_comparison, score_panel
@@ -44,9 +45,9 @@ if TYPE_CHECKING:
 
 FAILURE_SERIES = "failure_by_r"
 CONTROL_SERIES = "control_by_r"
-MONOTONE_SERIES = "failure_by_r_isotonic"
+MONOTONE_SERIES = {"failure_by_r_decreasing": "-", "failure_by_r_increasing": ":"}
 DIFFERENCE_SERIES = "d_by_r"
-ADVANTAGE_SERIES = "advantage_by_r"
+ADVANTAGE_SERIES = "teacher_advantage_by_r"
 SCORE_SERIES = "failure_by_{name}"  # abscissa: the score's normalised rank, least suspicious first
 
 X_POSITION = "relative position r in the spine"
@@ -62,8 +63,8 @@ def draw_all(document: Report, frames: Mapping[str, pd.DataFrame]) -> dict[str, 
             with `label`, `r` and a column for each score that could be had.
 
     Returns:
-        Name -> figure, in the order of the page. A name that ends in `.narrow` is the variant of the
-        figure before it for small screens.
+        Name -> figure, in the order of the page. A name that ends in `.narrow` is the variant of
+        the figure before it for small screens.
     """
     curves, labels = frames["curves"], frames["labels"]
     scores, relative = document["scores"], document["scores_relative"]
@@ -85,11 +86,11 @@ def draw_all(document: Report, frames: Mapping[str, pd.DataFrame]) -> dict[str, 
 def failure_by_position(curves: pd.DataFrame, labels: pd.DataFrame) -> Figure:
     """Share of continuations that fail, along the spine: after a forced token, and with none.
 
-    Above: the binned curves with their cluster bands, and the monotone fit of the forced ones. Below:
-    one tick a candidate, by label.
+    Above: the binned curves with their cluster bands, and the monotone fits of the forced ones.
+    Below: one tick a candidate, by label.
     """
     with house_style():
-        figure = new_figure(4.9, 4.0, left=1.06, between=(0, 0.1))
+        figure = new_figure(4.6, 3.9, left=1.06, between=(0, 0.1))
         axes, rug = figure.subplots(2, 1, height_ratios=[5, 1.25], sharex=True)
         axes.set_title("Failure along the spine")
         if not has_series(curves, FAILURE_SERIES):
@@ -99,10 +100,8 @@ def failure_by_position(curves: pd.DataFrame, labels: pd.DataFrame) -> Figure:
             draw_curve(axes, shown[0], CHILD, "forced token", above=True)
             if has_series(curves, CONTROL_SERIES):
                 shown.append(series(curves, CONTROL_SERIES))
-                draw_curve(axes, shown[1], CONTROL, "control, nothing forced", marker="s", line="--")
-            if has_series(curves, MONOTONE_SERIES):
-                fit = series(curves, MONOTONE_SERIES)
-                axes.step(fit.x, fit.y, where="mid", color=INK, linewidth=0.9, label="monotone fit")
+                draw_curve(axes, shown[1], CONTROL, "unforced control", marker="s", line="--")
+            _draw_monotone(axes, curves)
             share_axis(axes, shown)
             axes.set_ylabel("continuations that fail")
             legend_above(axes)
@@ -112,13 +111,26 @@ def failure_by_position(curves: pd.DataFrame, labels: pd.DataFrame) -> Figure:
         return figure
 
 
+def _draw_monotone(axes: Axes, curves: pd.DataFrame) -> None:
+    """The two isotonic fits as thin lines; the one that is flat does not fit."""
+    label: str | None = "monotone fits"
+    for name, style in MONOTONE_SERIES.items():
+        if has_series(curves, name):
+            fit = series(curves, name)
+            axes.plot(fit.x, fit.y, style, color=INK, linewidth=0.9, label=label)
+            label = None
+
+
 def difference_by_position(curves: pd.DataFrame, labels: pd.DataFrame, slope: Slope) -> Figure:
-    """d = child - control viability along the spine, with the within-problem slope and its interval.
+    """d = child - control viability along the spine, with the within-problem slope and its
+    interval.
 
     The line goes through the mean of the candidates; its fan is the interval of the slope alone.
     """
+    from matplotlib.ticker import MaxNLocator
+
     with house_style():
-        figure = new_figure(4.9, 4.0, left=0.78)
+        figure = new_figure(4.6, 3.9, left=0.78)
         axes = figure.subplots()
         axes.set_title("Against the control")
         points = labels.dropna(subset=["d"]) if "d" in labels else labels.iloc[:0]
@@ -134,15 +146,16 @@ def difference_by_position(curves: pd.DataFrame, labels: pd.DataFrame, slope: Sl
             alpha=0.28,
             linewidths=0,
             rasterized=len(points) > MANY_POINTS,
-            label="a candidate",
+            label="candidate",
         )
         _draw_slope(axes, float(points.r.mean()), float(points.d.mean()), slope)
         if has_series(curves, DIFFERENCE_SERIES):
-            draw_curve(axes, series(curves, DIFFERENCE_SERIES), RELATIVE, "mean of a bin")
+            draw_curve(axes, series(curves, DIFFERENCE_SERIES), RELATIVE, "bin mean")
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
         reach = max(0.2, min(1.0, 1.12 * float(points.d.abs().max())))
         axes.set(xlim=(0, 1), ylim=(-reach, reach), xlabel=X_POSITION)
         axes.set_ylabel("d = viability, forced − unforced")
-        style = {"color": MUTED, "fontsize": 8, "style": "italic", "ha": "right"}
+        style: dict[str, Any] = {"color": MUTED, "fontsize": 8, "style": "italic", "ha": "right"}
         axes.text(0.99, 0.985, "forced token helps", transform=axes.transAxes, va="top", **style)
         axes.text(0.99, 0.015, "forced token hurts", transform=axes.transAxes, va="bottom", **style)
         legend_above(axes)
@@ -172,9 +185,10 @@ def _draw_slope(axes: Axes, r_mean: float, d_mean: float, slope: Slope) -> None:
 
 
 def advantage_by_position(curves: pd.DataFrame) -> Figure:
-    """How much viability the teacher's preferences gain over the student's among the forced tokens."""
+    """How much viability the teacher's preferences gain over the student's among the forced
+    tokens."""
     with house_style():
-        figure = new_figure(4.9, 3.2, left=0.78)
+        figure = new_figure(4.6, 3.1, left=0.78)
         axes = figure.subplots()
         axes.set_title("The teacher's advantage")
         if not has_series(curves, ADVANTAGE_SERIES):
@@ -182,49 +196,40 @@ def advantage_by_position(curves: pd.DataFrame) -> Figure:
             return figure
         points = series(curves, ADVANTAGE_SERIES)
         axes.axhline(0, color=INK, linewidth=1.0, zorder=1)
-        draw_curve(axes, points, RELATIVE, "Σ (q − p) × viability, mean of a bin")
+        draw_curve(axes, points, RELATIVE, "Σ (q − p) × viability, bin mean")
         axes.set(xlim=(0, 1), xlabel=X_POSITION)
         axes.set_ylabel("gain in viability")
         legend_above(axes)
         return figure
 
 
-def failure_by_score(
-    curves: pd.DataFrame, scores: Sequence[ScoreEntry], *, columns: int
-) -> Figure:
+def failure_by_score(curves: pd.DataFrame, scores: Sequence[ScoreEntry], *, columns: int) -> Figure:
     """Failure against the rank of each score, a panel a score, with position's curve behind each.
 
-    The abscissa is the score's normalised rank in its declared orientation: a score that tells where
-    forced tokens fail rises from left to right. An alias of another score has no panel.
+    The abscissa is the score's normalised rank in its declared orientation: a score that tells
+    where forced tokens fail rises from left to right. A score without a curve has no panel.
     """
-    shown = primary(scores)
+    names = {e["name"]: SCORE_SERIES.format(name=e["name"]) for e in primary(scores)}
+    shown = [entry for entry in primary(scores) if has_series(curves, names[entry["name"]])]
     with house_style():
         rows = max(1, -(-len(shown) // columns))
         figure = new_figure(
             1.95 * columns, 1.7 * rows + 0.75, left=0.72, top=0.3, bottom=0.55, between=(0.1, 0.27)
         )
         if not shown:
-            say_missing(figure.subplots(), "no score was computed")
+            say_missing(figure.subplots(), "no candidate has a viability")
             return figure
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         panels = list(grid.flat)
-        reference = SCORE_SERIES.format(name="one_minus_r")
-        names = [SCORE_SERIES.format(name=entry["name"]) for entry in shown]
-        share_axis(panels[0], [series(curves, name) for name in names if has_series(curves, name)])
+        share_axis(panels[0], [series(curves, names[entry["name"]]) for entry in shown])
         for axes, entry in zip(panels, shown, strict=False):
-            name = SCORE_SERIES.format(name=entry["name"])
             axes.set_title(score_label(entry["name"]), fontsize=8.5)
-            if name != reference and has_series(curves, reference):
-                behind = series(curves, reference)
+            earliness = entry["name"] == "one_minus_r"
+            if not earliness and has_series(curves, names.get("one_minus_r", "")):
+                behind = series(curves, names["one_minus_r"])
                 axes.plot(behind.x, behind.y, color=MUTED, linewidth=1.0, linestyle=":")
-            if has_series(curves, name):
-                colour = CHILD if name == reference else CONTROL
-                draw_curve(axes, series(curves, name), colour, None, size=2.6)
-            else:
-                axes.text(
-                    0.5, 0.5, "not computed", ha="center", color=MUTED, fontsize=8,
-                    transform=axes.transAxes,
-                )  # fmt: skip
+            points = series(curves, names[entry["name"]])
+            draw_curve(axes, points, CHILD if earliness else CONTROL, None, size=2.6)
             axes.text(
                 0.04, 0.96, f"AUROC {number(entry['auroc'])}", transform=axes.transAxes,
                 va="top", fontsize=7.5, color=MUTED,
@@ -264,12 +269,16 @@ def draw_curve(
     """Points joined by a line over their band; one point alone gets an error bar for a band."""
     banded = points.dropna(subset=["lo", "hi"])
     if len(points) == 1:
-        for point in banded.itertuples():
-            axes.plot([point.x, point.x], [point.lo, point.hi], color=colour, alpha=0.5)
+        for point in banded.to_dict("records"):
+            axes.plot([point["x"]] * 2, [point["lo"], point["hi"]], color=colour, alpha=0.5)
     elif not banded.empty:
         lo, hi = points.lo.astype(float), points.hi.astype(float)
         axes.fill_between(points.x, lo, hi, color=colour, alpha=0.16, linewidth=0)
-    edge = {"markeredgecolor": "none", "markersize": size, "zorder": 3 if above else 2.5}
+    edge: dict[str, Any] = {
+        "markeredgecolor": "none",
+        "markersize": size,
+        "zorder": 3 if above else 2.5,
+    }
     axes.plot(points.x, points.y, line, marker=marker, color=colour, label=label, **edge)
 
 
@@ -278,7 +287,9 @@ def draw_rug(axes: Axes, labels: pd.DataFrame) -> None:
     axes.set_ylim(len(RUG_ROWS) - 0.5, -0.5)
     names = []
     for row, label in enumerate(RUG_ROWS):
-        at = labels.loc[labels["label"] == label, "r"] if "label" in labels else []
+        at: list[float] = []
+        if "label" in labels:
+            at = labels.loc[labels["label"] == label, "r"].tolist()
         names.append(f"{label_words(label)} {count(len(at))}")
         axes.axhline(row, color=GRID, linewidth=0.7, zorder=0)
         few = len(at) <= 40

@@ -1,14 +1,13 @@
 """The page: one self-contained HTML file that a person wants to read.
 
-Reads the report document, the frames behind the figures, the figures and a few candidates; writes one
-file without a script and without any address. Model text is untrusted: Jinja escapes everything, and
-characters that steer a display are shown instead of obeyed. Every number comes from the document and
-stands in a `<data>` element with its full precision. Computes no statistic.
+Reads the report document, the frames behind the figures, the figures and a few candidates; writes
+one file without a script and without any address. Model text is untrusted: Jinja escapes
+everything, and characters that steer a display are shown instead of obeyed. Every number comes from
+the document and stands in a `<data>` element with its full precision. Computes no statistic.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from markupsafe import Markup
 from branchdiag.protocol import Protocol
 from branchdiag.report import wording
 from branchdiag.report.candidate import CandidateView
-from branchdiag.report.document import Report, ScoreEntry
+from branchdiag.report.document import Report, ScoreEntry, common_reason
 from branchdiag.report.figures import (
     ADVANTAGE_SERIES,
     CONTROL_SERIES,
@@ -29,6 +28,7 @@ from branchdiag.report.figures import (
     series,
 )
 from branchdiag.report.style import NARROW, inline_svg
+from branchdiag.store.atomic import write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,15 +49,11 @@ def write_report(
 
     Args:
         document: the report document, caveats included.
-        frames: as for `figures.draw_all`; the tables of numbers under the figures come from `curves`.
-        figures: what `figures.draw_all` gave; one that is not there is left out.
-        path: the file to write or replace.
-        examples: a few candidates to show with the spine around them.
+        frames: as for `figures.draw_all`; the tables of numbers under the figures come from
+        `curves`. figures: what `figures.draw_all` gave; one that is not there is left out. path:
+        the file to write or replace. examples: a few candidates to show with the spine around them.
     """
-    text = render_page(document, frames, figures, examples=examples)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(text.encode())
-    os.replace(temporary, path)
+    write_text(path, render_page(document, frames, figures, examples=examples))
 
 
 def render_page(
@@ -69,29 +65,41 @@ def render_page(
 ) -> str:
     """The page as text. See `write_report`."""
     curves = frames["curves"]
+    statement, evidence = wording.finding_parts(document["finding"])
     alternatives = _alternative_texts(curves)
-    drawings = {
-        name: Markup(inline_svg(figure, name, alternatives.get(name, wording.figure_title(name))))  # noqa: S704
+    drawings = {  # our own drawings: the one thing that the template does not escape
+        name: Markup(inline_svg(figure, name, alternatives.get(name, wording.figure_title(name))))
         for name, figure in figures.items()
     }
-    return _environment().get_template(TEMPLATE).render(
-        doc=document,
-        counts=document["counts"],
-        drawings=drawings,
-        narrow=NARROW,
-        score_drawings=[name for name in figures if name.startswith("score_")],
-        tables={
-            "failure_by_position": _numbers(
-                curves, {"forced": FAILURE_SERIES, "control": CONTROL_SERIES}
+    return (
+        _environment()
+        .get_template(TEMPLATE)
+        .render(
+            doc=document,
+            counts=document["counts"],
+            drawings=drawings,
+            narrow=NARROW,
+            score_drawings=[name for name in figures if name.startswith("score_")],
+            tables={
+                "failure_by_position": _numbers(
+                    curves, {"forced": FAILURE_SERIES, "control": CONTROL_SERIES}
+                ),
+                "difference_by_position": _numbers(curves, {"d": DIFFERENCE_SERIES}),
+                "advantage_by_position": _numbers(curves, {"advantage": ADVANTAGE_SERIES}),
+            },
+            missing=common_reason(document["scores"]),
+            missing_relative=common_reason(document["scores_relative"]),
+            statement=statement,
+            evidence=evidence,
+            backend=_backend_rows(document["backend"]),
+            teacher_sees=wording.teacher_sees(
+                document["settings"].get("teacher", {}).get("context")
             ),
-            "difference_by_position": _numbers(curves, {"d": DIFFERENCE_SERIES}),
-            "advantage_by_position": _numbers(curves, {"advantage": ADVANTAGE_SERIES}),
-        },
-        attrition=_with_shares(document),
-        label_shares=_label_shares(document),
-        settings=setting_rows(document["settings"]),
-        examples=examples,
-        level=wording.percent(document["settings"].get("report", {}).get("level", 0.95)),
+            label_shares=_label_shares(document),
+            settings=setting_rows(document["settings"]),
+            examples=examples,
+            level=wording.percent(document["settings"].get("report", {}).get("level", 0.95)),
+        )
     )
 
 
@@ -146,13 +154,13 @@ def _numbers(curves: pd.DataFrame, columns: Mapping[str, str]) -> list[dict[str,
             rows += [
                 {
                     "what": what,
-                    "x": float(point.x),
-                    "y": float(point.y),
-                    "lo": _finite(point.lo),
-                    "hi": _finite(point.hi),
-                    "n": int(point.n),
+                    "x": float(point["x"]),
+                    "y": float(point["y"]),
+                    "lo": _finite(point["lo"]),
+                    "hi": _finite(point["hi"]),
+                    "n": int(point["n"]),
                 }
-                for point in series(curves, name).itertuples()
+                for point in series(curves, name).to_dict("records")
             ]
     return rows
 
@@ -199,13 +207,15 @@ def _alternative_texts(curves: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def _with_shares(document: Report) -> list[dict[str, Any]]:
-    """The stages of the attrition, each with its share of the first stage of the same unit."""
-    first: dict[str, int] = {}
+def _backend_rows(backend: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Who wrote tokens, as rows; what is described in detail becomes one line of its parts."""
     rows = []
-    for stage in document["attrition"]:
-        whole = first.setdefault(stage["unit"], stage["n"])
-        rows.append({**stage, "share": stage["n"] / whole if whole else None})
+    for key, value in backend.items():
+        if isinstance(value, Mapping):
+            parts = [f"{name} {_setting_text(part)}" for name, part in value.items()]
+            rows.append((f"engine of {key}" if len(key) == 1 else key, ", ".join(parts)))
+        else:
+            rows.append((key, _setting_text(value)))
     return rows
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from branchdiag.report.document import RelativeEntry, ScoreEntry, primary
+from branchdiag.report.document import RelativeEntry, ScoreEntry, common_reason, primary
 from branchdiag.report.style import (
     CHILD,
     GRID,
@@ -48,8 +48,8 @@ def score_comparison(
 ) -> Figure:
     """AUROC of each score with its interval: against the label, and against the relative one.
 
-    A hollow diamond is the paper's folded figure; in the relative panel a bar is the permuted null's
-    mean. A score that ranks as another does is drawn once.
+    A hollow diamond is the paper's folded figure; in the relative panel a bar is the permuted
+    null's mean. A score that ranks as another does is drawn once.
     """
     rows = primary(scores)
     known = {entry["name"]: entry for entry in relative}
@@ -68,14 +68,15 @@ def score_comparison(
         relative_axes.set_title("Worse than the control?")
         _forest(absolute_axes, rows, CHILD, "no score was computed")
         _forest(relative_axes, beside, RELATIVE, "no label relative to the control")
-        if beside and not narrow:
+        if rows and beside and not narrow:
             relative_axes.tick_params(labelleft=False)
         return figure
 
 
 def _forest(axes: Axes, entries: Sequence[ScoreEntry], colour: str, empty: str) -> None:
-    if not entries:
-        say_missing(axes, empty)
+    missing = common_reason(entries) if entries else empty
+    if missing is not None:
+        say_missing(axes, missing)
         return
     axes.grid(False)
     axes.axvline(0.5, color=MUTED, linewidth=1.0, linestyle=(0, (3, 2)))
@@ -85,6 +86,7 @@ def _forest(axes: Axes, entries: Sequence[ScoreEntry], colour: str, empty: str) 
             axes.text(
                 0.03, row, wrap(entry["reason"] or "not computed", 60).split("\n")[0],
                 va="center", fontsize=7, color=MUTED, style="italic",
+                bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
             )  # fmt: skip
             continue
         folded, null = entry["paper_compat"]["auroc"], entry.get("null_mean")
@@ -114,7 +116,7 @@ def _forest_legend(axes: Axes, entries: Sequence[ScoreEntry], colour: str) -> No
     if any(isinstance(entry.get("null_mean"), float) for entry in entries):
         marks["mean of its null"] = NULL_MARK
     elif any(entry["paper_compat"]["auroc"] is not None for entry in entries):
-        marks["folded, as the paper"] = FOLDED_MARK
+        marks["folded (paper)"] = FOLDED_MARK
     for name, style in marks.items():
         axes.plot([], [], linestyle="none", label=name, **style)
     legend_above(axes)
@@ -127,7 +129,9 @@ def score_panel(values: pd.DataFrame, entry: ScoreEntry) -> Figure:
     """
     name = entry["name"]
     with house_style():
-        figure = new_figure(3.6, 2.5, left=0.52, right=0.08, top=0.32, bottom=0.46, between=(0.05, 0))
+        figure = new_figure(
+            3.6, 2.5, left=0.52, right=0.08, top=0.32, bottom=0.46, between=(0.05, 0)
+        )
         scatter, histogram = figure.subplots(1, 2, width_ratios=[3, 1], sharey=True)
         scatter.set_title(score_label(name))
         rows = values.dropna(subset=[name, "label"]) if name in values else values.iloc[:0]

@@ -1,20 +1,22 @@
 """The look of every figure, and its way into files and into the page.
 
 Colours are roles, told apart in every common form of colour blindness and doubled by shape or line
-style. In a file they are fixed; inside the page each becomes a CSS variable of that role, so that one
-drawing serves light and dark. Knows Matplotlib (imported only when something is drawn) and no data.
+style. In a file they are fixed; inside the page each becomes a CSS variable of that role, so that
+one drawing serves light and dark. Knows Matplotlib (imported only when something is drawn) and no
+data.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from branchdiag.store.atomic import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +87,7 @@ def house_style() -> Iterator[None]:
     """Matplotlib's settings for our figures, for the length of the block."""
     import matplotlib as mpl
 
-    with mpl.rc_context(_SETTINGS):
+    with mpl.rc_context(cast(Any, _SETTINGS)):
         yield
 
 
@@ -175,11 +177,8 @@ def save_figures(figures: Mapping[str, Figure], directory: Path) -> list[Path]:
         if name.endswith(NARROW):
             continue
         for suffix, data in ((".png", _png(figure)), (".svg", _file_svg(figure))):
-            path = directory / (name + suffix)
-            temporary = path.with_name(f".{path.name}.tmp")
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-            paths.append(path)
+            paths.append(directory / (name + suffix))
+            write_bytes(paths[-1], data)
     return paths
 
 
@@ -207,8 +206,8 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
     """The figure as an `<svg>` element to stand inside the page.
 
     Theme colours become `var(--fig-ROLE)`, fonts the page's own; identifiers are prefixed with the
-    name, so that figures do not share any; the prolog, metadata and name spaces are left out, so that
-    no address is in it. Its text is escaped by Matplotlib, `description` here.
+    name, so that figures do not share any; the prolog, metadata and name spaces are left out, so
+    that no address is in it. Its text is escaped by Matplotlib, `description` here.
     """
     text = _svg(figure)
     text = text[text.index("<svg") :]
@@ -223,7 +222,7 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
     width, height = figure.get_size_inches() * 96
     opening = (
         f'<svg role="img" aria-label="{escape(description)}" viewBox="0 0 {width * 0.75:g} '
-        f'{height * 0.75:g}" style="max-width:{width * 1.12:.0f}px"'
+        f'{height * 0.75:g}" style="max-width:{width * 1.25:.0f}px"'
     )
     text = re.sub(r"<svg\b[^>]*", opening, text, count=1)
     return re.sub(r">\s+<", "><", text).strip()

@@ -26,14 +26,16 @@ SCORE_LABELS = {
     "control_length": "control length",
     "position": "position, tokens",
 }
-LOCAL_SCORES = ("h_trunc", "h_full", "h_mc", "mi", "log_kappa", "h_student", "log_ratio", "kl", "margin")  # fmt: skip
+LOCAL_SCORES = (
+    "h_trunc", "h_full", "h_mc", "mi", "log_kappa", "h_student", "log_ratio", "kl", "margin",
+)  # fmt: skip
 
 LABEL_WORDS = {"diversity": "diversity", "real_uncertain": "real-uncertain", "gray": "gray"}
 
 STATUS_WORDS = {
     "early_worse": "early tokens worse",
     "late_worse": "late tokens worse",
-    "horizon_only": "horizon only",
+    "no_more_than_horizon": "no more than the horizon",
     "not_told_apart": "not told apart",
     "too_few": "too few",
 }
@@ -115,30 +117,28 @@ def seconds(value: float) -> str:
 def visible(text: str, *, keep: str = "\n\t") -> str:
     """The text with every character that steers a display shown instead of obeyed.
 
-    C0 controls become their control pictures (ESC is ␛); C1 controls, format characters (bidirectional
-    overrides, zero-width, tags), line separators, surrogates and private use become their code point,
-    as in ⟨U+202E⟩. Characters of `keep` are left as they are.
+    Controls, format characters (bidirectional overrides, zero-width, tags), line separators,
+    surrogates and private use become their code point, as in ⟨U+202E⟩; characters of `keep` stay.
     """
-    return "".join(char if char in keep else _shown(char) for char in text)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        f"⟨U+{ord(char):04X}⟩"
+        if char not in keep and unicodedata.category(char) in _STEERING
+        else char
+        for char in text
+    )
 
 
-def _shown(char: str) -> str:
-    code = ord(char)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    if code == 0x7F:
-        return "␡"
-    if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}:
-        return f"⟨U+{code:04X}⟩"
-    return char
+_STEERING = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 
 def token_text(text: str) -> str:
-    """A token as one visible word: controls shown, line ends as ⏎, outer spaces as ␣."""
+    """A token as one visible word: controls shown, line ends as ↵, outer spaces as ␣."""
     inner = text.strip(" ")
     left = len(text) - len(text.lstrip(" "))
     right = len(text) - left - len(inner)
-    body = visible(inner.replace("\n", "⏎"), keep="⏎")
+    body = visible(inner.replace("\n", "↵"), keep="")
     return "␣" * left + body + "␣" * right
 
 
@@ -152,3 +152,17 @@ def figure_title(name: str) -> str:
         "scores": "AUROC of each score with its interval; the numbers are in the tables.",
         "failure_by_score": "Failure of continuations against the rank of each score.",
     }.get(base, base.replace("_", " "))
+
+
+def teacher_sees(context: str | None) -> str:
+    """What the teacher is told, as the end of a clause."""
+    known = {"answer": "told the answer", "solution": "shown the solution", "none": "told nothing"}
+    if context is None:
+        return ""
+    return known.get(context, f"prompted by {context}")
+
+
+def finding_parts(finding: str) -> tuple[str, str]:
+    """A finding as its statement, colon included, and the evidence after it, if any."""
+    statement, colon, evidence = finding.partition(": ")
+    return statement + colon.strip(), evidence

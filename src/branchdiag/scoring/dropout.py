@@ -71,6 +71,8 @@ def dropout_distributions(
 ) -> DropoutDistributions:
     """The teacher's next-token distributions before the tokens `spine_ids[position]`.
 
+    Over the teacher's whole vocabulary, V of its logits.
+
     Args:
         model: the teacher, in evaluation mode.
         prompt_ids: the teacher's prompt; at least one token.

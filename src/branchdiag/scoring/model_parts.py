@@ -65,7 +65,8 @@ def body_of(model: PreTrainedModel) -> nn.Module:
     Raises:
         UsageError: the model is no causal language model with a body and a head.
     """
-    body = model.get_decoder()
+    untyped: Any = model
+    body = untyped.get_decoder()
     if body is model or not isinstance(body, nn.Module):
         raise _unsupported(model, "it has no body apart from its head")
     return body
@@ -78,14 +79,14 @@ def blocks_of(model: PreTrainedModel) -> list[nn.Module]:
         UsageError: the body has not exactly one list of `num_hidden_layers` blocks.
     """
     n_blocks = int(model.config.get_text_config().num_hidden_layers)
-    lists = [
-        module
-        for module in body_of(model).modules()
-        if isinstance(module, nn.ModuleList) and len(module) == n_blocks
-    ]
+    lists: dict[str, nn.ModuleList] = {}
+    for name, module in body_of(model).named_modules():
+        inside = any(name.startswith(outer + ".") for outer in lists)  # as many experts as blocks
+        if isinstance(module, nn.ModuleList) and len(module) == n_blocks and not inside:
+            lists[name] = module
     if len(lists) != 1:
         raise _unsupported(model, f"its list of {n_blocks} blocks was not found")
-    return list(lists[0])
+    return list(*lists.values())
 
 
 def run_body(model: PreTrainedModel, token_ids: Sequence[int]) -> BodyOutput:

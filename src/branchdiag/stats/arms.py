@@ -55,22 +55,19 @@ class Arms:
         """
         width = 1 + max((sum(n.startswith(CHILD) for n in names) for names in arms), default=0)
         shape = (len(arms), width)
-        result = Arms(np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, np.nan))
+        successes_CA, samples_CA = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        lengths_CA = np.full(shape, np.nan)
         for row, names in enumerate(arms):
-            next_child = 1
-            for index, name in enumerate(names):
-                if name == CONTROL:
-                    column = 0
-                elif name.startswith(CHILD):
-                    column, next_child = next_child, next_child + 1
-                else:
-                    continue
-                result.successes[row, column] = successes[row][index]
-                result.samples[row, column] = samples[row][index]
+            children = [index for index, name in enumerate(names) if name.startswith(CHILD)]
+            columns = dict(enumerate(children, start=1))
+            if CONTROL in names:
+                columns[0] = names.index(CONTROL)
+            for column, index in columns.items():
+                successes_CA[row, column] = successes[row][index]
+                samples_CA[row, column] = samples[row][index]
                 if lengths is not None:
-                    result.lengths[row, column] = lengths[row][index]
-        result.__post_init__()
-        return result
+                    lengths_CA[row, column] = lengths[row][index]
+        return Arms(successes_CA, samples_CA, lengths_CA)
 
     def rows(self, kept: BoolArray) -> Arms:
         """The candidates in `kept` (C,)."""

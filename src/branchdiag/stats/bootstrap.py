@@ -2,20 +2,23 @@
 
 Candidates of one problem rise and fall together, so the problems are what was sampled (arXiv
 2605.21606, appendix B: 2,000 resamples of problems, 95% percentile interval). A resample is how
-often each problem was drawn; `weighted` turns that into a statistic without touching a
-candidate again. Resamples are drawn and used in chunks of a bounded size, and the chunk changes no
-draw. Equal seed and number of problems mean equal draws, so statistics of the same problems are
-paired.
+often each problem was drawn; `weighted` turns that into a statistic without touching a candidate
+again. Resamples are drawn and used in chunks of a bounded size, and the chunk changes no draw.
+Equal seed and number of problems mean equal draws, so statistics of the same problems are paired.
 
 What a percentile interval can carry is limited by the number of problems that inform it, not by
-candidates or resamples. @@COVERAGE@@
+candidates or resamples. In simulated studies a nominal 95% held the truth in 81, 90, 92, 94 and 95%
+of runs with 5, 10, 20, 60 and 200 problems (slope of d under the horizon null), and in 90 and 93%
+with 10 and 49 positives in 61 problems (AUROC of 1 - r): read intervals from few problems or
+positives as too narrow. What decides a finding therefore also asks for a permutation, which is
+exact.
 
 Reads arrays, writes replicates (B,), NaN where a resample has no value. Knows no score.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Unpack
 
 import numpy as np
@@ -53,45 +56,35 @@ def draw_multiplicities(
 
 
 def replicate(
-    statistic: WeightedStatistic, n_clusters: int, *, resamples: int, seed: int
-) -> FloatArray:
-    """The statistic (B,) on every resample of the clusters."""
-    draws = draw_multiplicities(n_clusters, resamples=resamples, seed=seed)
-    return np.concatenate([statistic(weights) for weights in draws])
+    statistics: Sequence[WeightedStatistic], n_clusters: int, *, resamples: int, seed: int
+) -> list[FloatArray]:
+    """Each statistic (B,) on the same resamples of the clusters."""
+    chunks: list[list[FloatArray]] = [[] for _ in statistics]
+    for weights in draw_multiplicities(n_clusters, resamples=resamples, seed=seed):
+        for values, statistic in zip(chunks, statistics, strict=True):
+            values.append(statistic(weights))
+    return [np.concatenate(values) for values in chunks]
 
 
-def bootstrap_estimate(
-    value: float,
-    statistic: WeightedStatistic,
-    n_clusters: int,
-    **resampling: Unpack[Resampling],
-) -> tuple[Estimate, FloatArray]:
-    """A value with its percentile interval, and the replicates (B,) behind it.
-
-    Args:
-        value: the statistic on the data themselves.
-        statistic: the same of multiplicities.
-        n_clusters: P; below `MIN_CLUSTERS` the interval is missing.
-    """
-    replicates = replicate(
-        statistic, n_clusters, resamples=resampling["resamples"], seed=resampling["seed"]
-    )
+def interval(
+    value: float, replicates: FloatArray, n_clusters: int, **resampling: Unpack[Resampling]
+) -> Estimate:
+    """A value with the percentile interval of its replicates (B,), or the reason for none."""
     if n_clusters < MIN_CLUSTERS:
         problems = "1 problem is" if n_clusters == 1 else f"{n_clusters} problems are"
-        return Estimate(value, None, None, f"{problems} too few to resample"), replicates
-    estimate = percentile_estimate(
+        return Estimate(value, None, None, f"{problems} too few to resample")
+    return percentile_estimate(
         value,
         replicates,
         level=resampling["level"],
         max_dropped_share=resampling["max_dropped_share"],
     )
-    return estimate, replicates
 
 
 def ratio_estimate(
     numerator: FloatArray, denominator: FloatArray, **resampling: Unpack[Resampling]
-) -> tuple[Estimate, FloatArray]:
-    """Sum over sum of clusters (P,), with its interval and replicates (B,).
+) -> Estimate:
+    """Sum over sum of clusters (P,), with its interval.
 
     Clusters that add nothing to either sum are drawn like the others: what was sampled is the
     study's problems, and how many of them are informative is part of the luck of the draw.
@@ -101,9 +94,14 @@ def ratio_estimate(
     """
     if float(denominator.sum()) == 0.0:
         raise ZeroDivisionError("the denominators sum to 0")
+    (replicates,) = replicate(
+        [weighted_ratio(numerator, denominator)],
+        numerator.size,
+        resamples=resampling["resamples"],
+        seed=resampling["seed"],
+    )
     value = float(numerator.sum() / denominator.sum())
-    statistic = weighted_ratio(numerator, denominator)
-    return bootstrap_estimate(value, statistic, numerator.size, **resampling)
+    return interval(value, replicates, numerator.size, **resampling)
 
 
 def cluster_mean_interval(
@@ -126,4 +124,4 @@ def cluster_mean_interval(
     codes, n_clusters = cluster_codes(np.asarray(clusters)[present])
     sums = np.bincount(codes, rows[present], n_clusters).astype(np.float64)
     counts = np.bincount(codes, minlength=n_clusters).astype(np.float64)
-    return ratio_estimate(sums, counts, **resampling)[0]
+    return ratio_estimate(sums, counts, **resampling)

@@ -113,8 +113,8 @@ def percentile_estimate(
             value,
             None,
             None,
-            f"{n_dropped} of {replicates.size} resamples had no value (one class only), more than "
-            f"{max_dropped_share:.0%}",
+            f"{n_dropped} of {replicates.size} resamples drew no problem that could carry it "
+            f"(limit {max_dropped_share:.0%})",
         )
     tail = (1.0 - level) / 2.0
     low, high = (float(end) for end in np.quantile(kept, [tail, 1.0 - tail]))

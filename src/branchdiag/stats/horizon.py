@@ -75,7 +75,7 @@ def within_problem_slope(
     n_candidates = int(carries[codes].sum())
     if n_carrying == 0:
         return Slope(missing("no problem has candidates at two positions"), 0, 0)
-    estimate, _ = ratio_estimate(
+    estimate = ratio_estimate(
         np.where(carries, sxy, 0.0), np.where(carries, sxx, 0.0), **resampling
     )
     return Slope(estimate, n_candidates, n_carrying)

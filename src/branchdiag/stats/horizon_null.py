@@ -96,7 +96,8 @@ def evaluate_relative_scores(
     """Every declared score: candidates with d <= -0.4 against the rest, with the permuted null.
 
     All candidates with a graded control and two graded children take part, gray ones too; scores
-    are centred over those. `control_viability` and `control_length` are taken from the arms.
+    are centred over those. `control_viability` and `control_length` are taken from the arms; the
+    latter from `columns` if the arms have no lengths, and then without a null.
 
     Args:
         columns: score name -> (C,) raw values, NaN where missing.
@@ -118,9 +119,9 @@ def evaluate_relative_scores(
         "control_length": _complete(arms.lengths, arms.samples > 0),
     }
     values = {name: column[used] for name, column in arrays.items()}
-    values |= {
-        name: table[:, 0] for name, table in per_arm.items() if np.isfinite(table[:, 0]).any()
-    }
+    for name, table in per_arm.items():
+        if np.isfinite(table[:, 0]).any():
+            values[name] = table[:, 0]
     positive_CA = drops(arms)
     results = evaluate_columns(
         values,
@@ -132,6 +133,7 @@ def evaluate_relative_scores(
     rankings = {
         name: _Ranking(SCORES[name], column, per_arm.get(name), positive_CA, problems)
         for name, column in values.items()
+        if name not in per_arm or np.isfinite(per_arm[name][:, 0]).any()
     }
     replicates: dict[str, list[FloatArray]] = {name: [] for name in rankings}
     for chosen in draw_controls(arms, permutations=permutations, seed=resampling["seed"]):
@@ -142,6 +144,9 @@ def evaluate_relative_scores(
     for result in results:
         if result.auroc is None:
             null = PermutedNull(None, None, result.reason, permutations, 0, n_fixed)
+        elif result.name not in rankings:
+            reason = "it is known of the control only, so it cannot change places"
+            null = PermutedNull(None, None, reason, permutations, 0, n_fixed)
         else:
             null = _locate(result.auroc, np.concatenate(replicates[result.name]), n_fixed)
         shared = {field.name: getattr(result, field.name) for field in fields(result)}

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from branchdiag.stats.auroc import cluster_codes, mid_ranks
-from branchdiag.stats.bootstrap import replicate
-from branchdiag.stats.estimate import FloatArray, IntArray, Resampling, percentile_estimate
+from branchdiag.stats.bootstrap import interval, replicate
+from branchdiag.stats.estimate import FloatArray, IntArray, Resampling
 from branchdiag.stats.horizon import teacher_advantage
 from branchdiag.stats.scores import SCORES
 from branchdiag.stats.weighted import weighted_ratio
@@ -77,8 +77,8 @@ def binned_curve(
     cells, n_cells = codes * filled.size + index.reshape(-1), n_problems * filled.size
     sums = np.bincount(cells, outcome, n_cells).reshape(n_problems, -1).astype(np.float64)
     counts = np.bincount(cells, minlength=n_cells).reshape(sums.shape).astype(np.float64)
-    replicates = replicate(
-        weighted_ratio(sums, counts),
+    (replicates,) = replicate(
+        [weighted_ratio(sums, counts)],
         n_problems,
         resamples=resampling["resamples"],
         seed=resampling["seed"],
@@ -87,15 +87,10 @@ def binned_curve(
     x_means = np.bincount(index.reshape(-1), abscissa) / sizes
     rows: list[CurveRow] = []
     for column, size in enumerate(sizes):
-        band = percentile_estimate(
-            float(sums[:, column].sum() / size),
-            replicates[:, column],
-            level=resampling["level"],
-            max_dropped_share=resampling["max_dropped_share"],
-        )
-        assert band.value is not None
+        mean = float(sums[:, column].sum() / size)
+        band = interval(mean, replicates[:, column], n_problems, **resampling)
         rows.append(
-            _row(series, column, x_means[column], band.value, size)
+            _row(series, column, x_means[column], mean, size)
             | {"lo": band.ci_low, "hi": band.ci_high, "reason": band.reason}
         )
     return rows

@@ -31,15 +31,14 @@ from branchdiag.stats.auroc import (
     prevalence,
     stratified_auroc,
 )
-from branchdiag.stats.bootstrap import bootstrap_estimate, ratio_estimate
+from branchdiag.stats.bootstrap import interval, replicate
 from branchdiag.stats.estimate import (
     BoolArray,
     FloatArray,
     Resampling,
     missing,
-    percentile_estimate,
 )
-from branchdiag.stats.weighted import weighted_auroc, weighted_average_precision
+from branchdiag.stats.weighted import weighted_auroc, weighted_average_precision, weighted_ratio
 
 LABELS = ("diversity", "real_uncertain", "gray")
 
@@ -249,26 +248,28 @@ def _evaluate(
     if point is None or step is None:
         lacking = class_names[1] if n_positive else class_names[0]
         area = precision = missing(f"no {lacking} candidate with this score")
+        stratified = missing(str(within.reason))
         compat = PaperCompat(None, None, None)
     else:
-        area, areas = bootstrap_estimate(
-            point, weighted_auroc(residuals, positive, codes), n_problems, **resampling
+        statistics = [
+            weighted_auroc(residuals, positive, codes),
+            weighted_average_precision(residuals, positive, codes),
+            weighted_ratio(*concordance_by_cluster(residuals, positive, codes)),
+        ]
+        areas, precisions, shares = replicate(
+            statistics, n_problems, resamples=resampling["resamples"], seed=resampling["seed"]
         )
-        precision, _ = bootstrap_estimate(
-            step, weighted_average_precision(residuals, positive, codes), n_problems, **resampling
-        )
-        folded = percentile_estimate(
-            max(point, 1.0 - point),
-            np.maximum(areas, 1.0 - areas),
-            level=resampling["level"],
-            max_dropped_share=resampling["max_dropped_share"],
+        area = interval(point, areas, n_problems, **resampling)
+        precision = interval(step, precisions, n_problems, **resampling)
+        folded = interval(
+            max(point, 1.0 - point), np.maximum(areas, 1.0 - areas), n_problems, **resampling
         )
         compat = PaperCompat(folded.value, folded.ci_low, folded.ci_high)
-    if within.reason is None:
-        wins_and_pairs = concordance_by_cluster(residuals, positive, codes)
-        stratified, _ = ratio_estimate(*wins_and_pairs, **resampling)
-    else:
-        stratified = missing(within.reason)
+        stratified = (
+            missing(str(within.reason))
+            if within.value is None
+            else interval(within.value, shares, n_problems, **resampling)
+        )
     return ScoreResult(
         name=score.name,
         sign=score.sign,

@@ -2,14 +2,13 @@
 
 Problems are drawn whole; a problem drawn twice counts as two clusters, each centred by itself.
 Centring inside a problem does not depend on the draw, so no residual is ever computed again and
-every
-statistic is a function of the multiplicities w (B, P) alone:
+every statistic is a function of the multiplicities w (B, P) alone:
 
 - AUROC = w' M w / ((w' n1) (w' n0)), with M the problems x problems matrix of pair wins (ties one
   half), n1 and n0 the problems' numbers of positives and negatives. Only rows of problems with a
-  positive and columns of problems with a negative are kept. Where even that is large, the same
-  sums come from weighted counts along the sorted scores.
-- Average precision needs counts at each threshold, which are linear in w as well.
+  positive and columns of problems with a negative are kept.
+- Counts at a threshold are linear in w. From those at the scores of positives come the average
+  precision and, where the pairs are too many for M, the same AUROC: one addition a candidate.
 - Ratios of sums (means, slopes, concordance): (w' a) / (w' b).
 
 All counts are multiples of one half below 2^53, so these agree with laying out the copies row by
@@ -20,6 +19,7 @@ nothing of drawing, intervals or scores.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -40,15 +40,22 @@ def weighted_auroc(
     Args:
         scores: (C,) finite and already centred; larger means more positive.
         positive: (C,) booleans.
-        codes: (C,) cluster of each row, 0 ... P - 1.
-        cells: above this many positive/negative pairs the sorted form is used instead.
+        codes: (C,) cluster of each row, 0 ... P - 1, each at least once.
+        cells: above this many positive/negative pairs the threshold form is used instead.
     """
     n_pairs = int(positive.sum()) * int((~positive).sum())
     if n_pairs == 0:
         return _undefined
-    if n_pairs > cells:
-        return _sorted_statistics(scores, positive, codes, cells)[0]
-    return _pair_matrix_auroc(scores, positive, codes)
+    if n_pairs <= cells:
+        return _pair_matrix_auroc(scores, positive, codes)
+    counts = _Thresholds(scores, positive, codes)
+
+    def statistic(weights: FloatArray) -> FloatArray:
+        hit, false, tied, n_negative = counts.drawn(weights)
+        won = np.einsum("kb,kb->b", hit, n_negative - false + 0.5 * tied)
+        return _divide(won, hit.sum(axis=0) * n_negative)
+
+    return _in_blocks(statistic, counts.width, cells)
 
 
 def weighted_average_precision(
@@ -58,12 +65,19 @@ def weighted_average_precision(
 
     NaN where a resample lacks a class, as for the AUROC, so both drop the same resamples.
     """
-    n_pairs = int(positive.sum()) * int((~positive).sum())
-    if n_pairs == 0:
+    if not positive.any() or positive.all():
         return _undefined
-    if n_pairs > cells:
-        return _sorted_statistics(scores, positive, codes, cells)[1]
-    return _threshold_average_precision(scores, positive, codes, cells)
+    counts = _Thresholds(scores, positive, codes)
+
+    def statistic(weights: FloatArray) -> FloatArray:
+        hit, false, _, n_negative = counts.drawn(weights)
+        found = np.cumsum(hit, axis=0)
+        precision = np.divide(found, found + false, out=np.zeros_like(hit), where=found > 0)
+        value = _divide(np.einsum("kb,kb->b", hit, precision), found[-1])
+        value[n_negative == 0] = np.nan
+        return value
+
+    return _in_blocks(statistic, counts.width, cells)
 
 
 def weighted_ratio(numerator: FloatArray, denominator: FloatArray) -> WeightedStatistic:
@@ -128,64 +142,36 @@ def _pair_matrix_auroc(
     return statistic
 
 
-def _threshold_average_precision(
-    scores: FloatArray, positive: BoolArray, codes: IntArray, cells: int
-) -> WeightedStatistic:
-    """Counts at the thresholds that hold a positive: the others add nothing to the sum."""
-    thresholds = np.unique(scores[positive])[::-1]
-    hits, rows = _sum_rows(
-        (scores[positive][:, np.newaxis] == thresholds).astype(np.float64), codes[positive]
-    )
-    above, columns = _sum_rows(
-        (scores[~positive][:, np.newaxis] >= thresholds).astype(np.float64), codes[~positive]
-    )
-    n_negative = np.bincount(codes[~positive])[columns].astype(np.float64)
+class _Thresholds:
+    """Counts at the k distinct scores of positives, from the highest down, as sparse (k, P).
 
-    def statistic(weights: FloatArray) -> FloatArray:
-        w_negative = weights[:, columns]
-        hit = weights[:, rows] @ hits
-        found = np.cumsum(hit, axis=1)
-        value = _average_precision(hit, found, w_negative @ above)
-        value[w_negative @ n_negative == 0] = np.nan
-        return value
+    Only these thresholds matter: between them recall does not change and no pair is won. A row of
+    the data is one entry, so a resample costs C additions whatever P is.
+    """
 
-    return _in_blocks(statistic, thresholds.size, cells)
+    def __init__(self, scores: FloatArray, positive: BoolArray, codes: IntArray) -> None:
+        thresholds, hit = np.unique(-scores[positive], return_inverse=True)
+        negative, negative_codes = -scores[~positive], codes[~positive]
+        # The first threshold, going down, at which a negative is a false alarm; k if at none.
+        reached = np.searchsorted(thresholds, negative, side="left")
+        alarm = reached < thresholds.size
+        tied = np.isin(negative, thresholds)
+        shape = (thresholds.size, int(codes.max()) + 1)
+        self.hits = _counts(hit.reshape(-1), codes[positive], shape)
+        self.alarms = _counts(reached[alarm], negative_codes[alarm], shape)
+        self.ties = _counts(reached[tied], negative_codes[tied], shape)
+        self.n_negative = np.bincount(negative_codes, minlength=shape[1]).astype(np.float64)
+        self.width = max(shape)
 
-
-def _sorted_statistics(
-    scores: FloatArray, positive: BoolArray, codes: IntArray, cells: int
-) -> tuple[WeightedStatistic, WeightedStatistic]:
-    """AUROC and average precision from cumulative weights down the sorted scores: O(C) a
-    resample."""
-    order = np.argsort(-scores, kind="stable")
-    is_positive, ordered_codes = positive[order], codes[order]
-    ends = np.flatnonzero(np.diff(scores[order], append=np.nan) != 0)  # last row of each tie
-
-    def counts(weights: FloatArray) -> tuple[FloatArray, FloatArray]:
-        drawn = weights[:, ordered_codes]
-        seen = np.cumsum(drawn, axis=1)[:, ends]
-        drawn *= is_positive
-        found = np.cumsum(drawn, axis=1)[:, ends]
-        return found, seen - found
-
-    def area(weights: FloatArray) -> FloatArray:
-        found, false = counts(weights)
-        hit, miss = (np.diff(total, axis=1, prepend=0.0) for total in (found, false))
-        n_positive, n_negative = found[:, -1], false[:, -1]
-        below = n_negative[:, np.newaxis] - false + 0.5 * miss
-        return _divide(np.einsum("bg,bg->b", hit, below), n_positive * n_negative)
-
-    def precision(weights: FloatArray) -> FloatArray:
-        found, false = counts(weights)
-        value = _average_precision(np.diff(found, axis=1, prepend=0.0), found, false)
-        value[false[:, -1] == 0] = np.nan
-        return value
-
-    width = scores.size
-    return _in_blocks(area, width, cells), _in_blocks(precision, width, cells)
+    def drawn(self, weights: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Hits at, false alarms from, and ties with each threshold (k, b); negatives (b,)."""
+        by_cluster = np.ascontiguousarray(weights.T)
+        alarms: FloatArray = self.alarms @ by_cluster
+        np.cumsum(alarms, axis=0, out=alarms)
+        return self.hits @ by_cluster, alarms, self.ties @ by_cluster, weights @ self.n_negative
 
 
-def _average_precision(hit: FloatArray, found: FloatArray, false: FloatArray) -> FloatArray:
-    """From hits and cumulative hits and false alarms (B, thresholds); NaN without a hit."""
-    precision = np.divide(found, found + false, out=np.zeros_like(found), where=found > 0)
-    return _divide(np.einsum("bg,bg->b", hit, precision), found[:, -1])
+def _counts(rows: IntArray, columns: IntArray, shape: tuple[int, int]) -> Any:
+    from scipy.sparse import csr_matrix
+
+    return csr_matrix((np.ones(rows.size), (rows, columns)), shape=shape)

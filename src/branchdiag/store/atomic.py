@@ -47,11 +47,11 @@ def storage_error(error: OSError, path: Path) -> StorageError:
         what = f"{path.name} may not be written or read ({reason})"
         fix = "make the directory writable for you, or choose another place with --out"
     elif error.errno in _GONE:
-        what = f"The directory of {path.name} is gone ({reason})"
+        what = f"The directory of {path.name} is not there ({reason})"
         fix = "see whether it was moved, removed or unmounted"
     else:
-        what = f"The disk failed at {path.name} ({reason})"
-        fix = "see the system's log for that disk, or choose another place with --out"
+        what = f"The system would not write or read {path.name} ({reason})"
+        fix = "see whether the path is right and the disk sound, or choose another with --out"
     return StorageError(what, where=str(path), fix=fix + again)
 
 

@@ -114,7 +114,8 @@ def _check_schema(found: pa.Schema, schema: TableSchema, path: Path) -> set[str]
         if column.name in present:
             field = found.field(column.name)
             if field.type != column.type or field.nullable != column.nullable:
-                raise UnreadablePart(f"its column {column.name} is {field.type}")
+                missing_too = ", missing values allowed" if field.nullable else ""
+                raise UnreadablePart(f"its column {column.name} is {field.type}{missing_too}")
         elif not column.nullable:
             raise _other_version(path, f"no column {column.name}")
     return present

@@ -41,7 +41,7 @@ class RunDirectory:
         warnings: parts of tables that could not be read, a line each; `warn` is told them too.
     """
 
-    def __init__(self, path: Path, *, warn: Callable[[str], None] | None = None) -> None:
+    def __init__(self, path: Path | str, *, warn: Callable[[str], None] | None = None) -> None:
         self.path = _absolute(path)
         self.warnings: list[str] = []
         self.manifest: dict[str, Any] = _load_manifest(self.path)
@@ -50,7 +50,7 @@ class RunDirectory:
         self._tables: dict[str, Table] = {}
 
     @classmethod
-    def open(cls, path: Path, *, warn: Callable[[str], None] | None = None) -> RunDirectory:
+    def open(cls, path: Path | str, *, warn: Callable[[str], None] | None = None) -> RunDirectory:
         """The run at `path`; makes and changes nothing.
 
         Raises:
@@ -61,7 +61,7 @@ class RunDirectory:
         return cls(path, warn=warn)
 
     @classmethod
-    def create(cls, path: Path, *, warn: Callable[[str], None] | None = None) -> RunDirectory:
+    def create(cls, path: Path | str, *, warn: Callable[[str], None] | None = None) -> RunDirectory:
         """The run at `path`, begun if there is none yet.
 
         Raises:
@@ -71,15 +71,12 @@ class RunDirectory:
             SettingsConflict: as `open`.
         """
         path = _absolute(path)
-        if (path / MANIFEST).exists():
-            return cls(path, warn=warn)
-        if path.exists() and not path.is_dir():
-            raise UsageError(
-                f"{path.name} is a file, not a directory",
-                where=str(path),
-                fix="choose another --out",
-            )
         with user_errors(path):
+            if (path / MANIFEST).exists():
+                return cls(path, warn=warn)
+            if path.exists() and not path.is_dir():
+                what = f"{path.name} is a file, not a directory"
+                raise UsageError(what, where=str(path), fix="choose another --out")
             path.mkdir(parents=True, exist_ok=True)
             foreign = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
         if foreign and MANIFEST not in foreign:
@@ -206,14 +203,14 @@ class RunDirectory:
             raise RuntimeError(f"{self.path} is written without its lock")
 
 
-def latest_run(root: Path) -> Path | None:
+def latest_run(root: Path | str) -> Path | None:
     """The run directly under `root` that was touched or saved last; None where there is none."""
     try:
-        manifests = [(path / MANIFEST) for path in _absolute(root).iterdir()]
+        manifests = [path / MANIFEST for path in _absolute(root).iterdir()]
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise storage_error(error, root) from error
+        raise storage_error(error, _absolute(root)) from error
     dated = []
     for manifest in manifests:
         try:
@@ -232,7 +229,8 @@ def _remove_leftovers(directory: Path) -> None:
                 entry.unlink()
 
 
-def _absolute(path: Path) -> Path:
+def _absolute(path: Path | str) -> Path:
+    path = Path(path)
     with suppress(RuntimeError):  # no such user: the name is taken as it stands
         path = path.expanduser()
     return path.absolute()
@@ -264,7 +262,8 @@ def _load_manifest(path: Path) -> dict[str, Any]:
 
 
 def _no_run(path: Path) -> UsageError:
-    what = f"There is no run at {path}" if not path.exists() else f"{path} is not a run"
-    latest = latest_run(path) or latest_run(path.parent)
+    with user_errors(path):
+        what = f"{path} is not a run" if path.exists() else f"There is no run at {path}"
+        latest = latest_run(path) or latest_run(path.parent)
     hint = f"did you mean {latest}?" if latest else "`branchdiag run-all --out DIR` makes one"
     return UsageError(f"{what}: no {MANIFEST}", where=str(path), fix=hint)

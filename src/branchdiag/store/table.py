@@ -87,7 +87,8 @@ class Table:
 
     def exists(self) -> bool:
         """Whether the table was begun, with or without rows."""
-        return (self.directory / SCHEMA_PART).exists() or bool(self.part_paths())
+        with user_errors(self.directory):
+            return (self.directory / SCHEMA_PART).exists() or bool(self.part_paths())
 
     def create(self) -> None:
         """Begin the table, without rows; nothing happens where it exists.
@@ -102,21 +103,11 @@ class Table:
             return
         self._require_writing()
         empty = part_bytes(self.schema.arrow.empty_table())
-        if not self.directory.is_dir() or not any(self.directory.iterdir()):
-            with user_errors(self.directory):
-                parent = self.directory.parent
-                parent.mkdir(parents=True, exist_ok=True)
-                temporary = parent / temporary_name()
-                try:
-                    temporary.mkdir()
-                    write_bytes(temporary / SCHEMA_PART, empty)
-                    temporary.rename(self.directory)
-                except BaseException:
-                    shutil.rmtree(temporary, ignore_errors=True)
-                    raise
-                flush_directory(parent)
-        elif not self._schema_part_is_current():
-            write_bytes(self.directory / SCHEMA_PART, empty)
+        with user_errors(self.directory):
+            if not self.directory.is_dir() or not any(self.directory.iterdir()):
+                self._make_directory(empty)
+            elif not self._schema_part_is_current():
+                write_bytes(self.directory / SCHEMA_PART, empty)
         self._begun = True
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> Path | None:
@@ -294,6 +285,20 @@ class Table:
         if self._warn:
             self._warn(text)
 
+    def _make_directory(self, schema_part: memoryview) -> None:
+        """Make the directory with the schema part in it, in one step."""
+        parent = self.directory.parent
+        parent.mkdir(parents=True, exist_ok=True)
+        temporary = parent / temporary_name()
+        try:
+            temporary.mkdir()
+            write_bytes(temporary / SCHEMA_PART, schema_part)
+            temporary.rename(self.directory)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        flush_directory(parent)
+
     def _schema_part_is_current(self) -> bool:
         try:
             return has_all_columns(self.directory / SCHEMA_PART, self.schema)
@@ -313,7 +318,8 @@ class Table:
 
     def _next_number(self) -> int:
         if self._last_number is None:
-            names = [entry.name for entry in self.directory.iterdir()]
+            with user_errors(self.directory):
+                names = [entry.name for entry in self.directory.iterdir()]
             self._last_number = max(map(part_number, names), default=0)
         self._last_number += 1
         return self._last_number

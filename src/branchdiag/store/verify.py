@@ -78,11 +78,8 @@ def verify_tables(run: RunDirectory) -> list[Finding]:
         if run.table(name).exists():
             tables[name] = _read(run, schema, findings)
             findings += _check_keys(tables[name], schema)
-    # A missing key or position is reported once; what it refers to cannot be asked.
-    incomplete = {finding.table for finding in findings if finding.check == "missing"}
-    tables = {name: table for name, table in tables.items() if name not in incomplete}
     for child, columns, parent in _REFERENCES:
-        if child in tables and parent not in incomplete:
+        if child in tables:
             findings += _check_reference(tables, child, columns, parent)
     if "spines" in tables and "positions" in tables:
         findings += _check_spine_tokens(tables, "positions", "token_id")
@@ -115,13 +112,12 @@ def _read(run: RunDirectory, schema: TableSchema, findings: list[Finding]) -> pa
 
 
 def _check_values(part: pa.Table, schema: TableSchema, where: str) -> Iterator[Finding]:
-    """Missing values, NaN and lengths within one part."""
+    """Missing elements, NaN and lengths within one part.
+
+    A column in which nothing may be missing has no way to hold a null in a part of this schema.
+    """
     for column in schema.columns:
         values = part.column(column.name)
-        rows: Any = []
-        if not column.nullable and values.null_count:
-            rows = pc.is_null(values)
-            yield _finding(part, schema, rows, "missing", f"{column.name} is missing", where)
         inner = pc.list_flatten(values) if pa.types.is_list(column.type) else values
         if inner is not values and inner.null_count:
             yield Finding(schema.name, "missing", where, f"{column.name} holds a missing element")

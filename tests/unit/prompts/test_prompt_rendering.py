@@ -197,6 +197,8 @@ def test_the_hash_changes_with_all_that_changes_a_prompt() -> None:
         template_hash(tokenizer_with(QWEN3), other, thinking=True),
         template_hash(tokenizer_with(FORCES), student, thinking=True),
         template_hash(tokenizer_with(FORCES), student, thinking=False),
+        template_hash(tokenizer_with(IGNORES), student, thinking=True),
+        template_hash(tokenizer_with(IGNORES), student, thinking=False),
     ]
     assert len(set(hashes)) == len(hashes)
     assert hashes[0] == template_hash(tokenizer_with(QWEN3), student, thinking=True)

@@ -72,6 +72,22 @@ def test_probabilities_equal_those_of_whole_forwards(load_tiny, token_ids, archi
     assert_equals_oracle(load_tiny(architecture), token_ids, layers=layers)
 
 
+def test_bfloat16(load_tiny, token_ids):
+    model = copy.deepcopy(load_tiny("olmo3")).to(torch.bfloat16)
+    found = draw(model, token_ids)
+    plain, perturbed = oracle(model, token_ids[:15], token_ids[15:], POSITIONS, **SETTINGS)
+    np.testing.assert_allclose(found.plain_CV, plain, atol=0.02)
+    np.testing.assert_allclose(found.samples_MCV, perturbed, atol=0.02)
+
+
+def test_as_many_experts_as_blocks_are_no_blocks(load_tiny):
+    model = copy.deepcopy(load_tiny("llama"))
+    blocks = list(model.model.layers)
+    for block in blocks:
+        block.mlp.experts = torch.nn.ModuleList(torch.nn.Identity() for _ in blocks)
+    assert blocks_of(model) == blocks
+
+
 def test_tied_head(load_tiny, token_ids):
     assert_equals_oracle(load_tiny("qwen3", tied=True), token_ids)
 
@@ -96,6 +112,25 @@ def test_blocks_that_share_keys_and_values_fall_back_to_whole_forwards(build_mod
         laurel_rank=4,
         sliding_window=8,
     )
+    assert_equals_oracle(model, token_ids)
+
+
+def test_a_block_that_uses_an_earlier_ones_output_falls_back_too(load_tiny, token_ids):
+    """It raises nothing where the short cut is tried: the numbers tell."""
+    model = copy.deepcopy(load_tiny("llama"))
+    first, last = model.model.layers[0], model.model.layers[-1]
+    first_forward, last_forward = first.forward, last.forward
+    seen = {}
+    model.model.register_forward_pre_hook(lambda *_: seen.clear())
+
+    def remembering(*arguments, **keywords):
+        seen["states"] = first_forward(*arguments, **keywords)
+        return seen["states"]
+
+    def adding(*arguments, **keywords):
+        return last_forward(*arguments, **keywords) + seen.get("states", 0)
+
+    first.forward, last.forward = remembering, adding
     assert_equals_oracle(model, token_ids)
 
 

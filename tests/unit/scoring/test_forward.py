@@ -82,6 +82,16 @@ def test_the_chunk_size_changes_nothing(load_tiny, token_ids, architecture):
         assert_close(found, whole)
 
 
+def test_a_bfloat16_model_is_scored_on_its_own_logits(load_tiny, token_ids):
+    model = copy.deepcopy(load_tiny("qwen3")).to(torch.bfloat16)
+    arguments = (model, model, token_ids[:9], token_ids[:4], token_ids[20:])
+    found, expected = score_spine(*arguments, VALID, **SETTINGS), expected_scores(*arguments)
+    for name in ("h_full", "h_student", "kl", "jsd", "covered_mass"):
+        # A bfloat16 logit of 8 is known to 0.03.
+        np.testing.assert_allclose(found[name], expected[name], atol=0.05, err_msg=name)
+        assert found[name].dtype == np.float64
+
+
 def test_a_spine_of_one_token_and_arrays_as_input(load_tiny, token_ids):
     model = load_tiny("olmo3")
     arrays = [np.array(ids, dtype=np.int32) for ids in (token_ids[:9], token_ids[:4], [17])]

@@ -102,8 +102,8 @@ def test_a_vocabulary_of_qwen3s_size_takes_seconds():
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>")
-    start = time.perf_counter()
+    start = time.process_time()
     valid = valid_token_mask(tokenizer, 151_936)
-    assert time.perf_counter() - start < 10, "about 1 s on an idle core"
+    assert time.process_time() - start < 10, "about 1 s of a core, whatever else it does"
     assert valid.mask.shape == (151_936,)
     assert not valid.mask[len(tokenizer) :].any()

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from branchdiag.stats.bootstrap import (
-    bootstrap_estimate,
     cluster_mean_interval,
     draw_multiplicities,
     ratio_estimate,
+    replicate,
 )
 from branchdiag.stats.weighted import weighted_ratio
 
@@ -84,7 +84,8 @@ def test_fewer_than_three_problems_carry_no_interval(n_clusters: int, reason: st
 
 def test_resamples_without_the_denominator_are_dropped_and_counted() -> None:
     numerator, denominator = np.array([3.0, 0, 0, 0, 0]), np.array([2.0, 0, 0, 0, 0])
-    estimate, replicates = ratio_estimate(numerator, denominator, **SETTINGS)
+    estimate = ratio_estimate(numerator, denominator, **SETTINGS)
+    (replicates,) = replicate([weighted_ratio(numerator, denominator)], 5, resamples=400, seed=3)
     assert np.isnan(replicates).mean() == pytest.approx((4 / 5) ** 5, abs=0.08)
     assert estimate.value == 1.5 and not estimate.has_interval
     with pytest.raises(ZeroDivisionError):
@@ -94,7 +95,8 @@ def test_resamples_without_the_denominator_are_dropped_and_counted() -> None:
 def test_same_seed_and_problems_give_paired_draws() -> None:
     generator = np.random.default_rng(2)
     a, b, ones = generator.normal(size=12), generator.normal(size=12), np.ones(12)
-    _, first = bootstrap_estimate(a.mean(), weighted_ratio(a, ones), 12, **SETTINGS)
-    _, second = bootstrap_estimate(b.mean(), weighted_ratio(b, ones), 12, **SETTINGS)
-    _, both = bootstrap_estimate((a - b).mean(), weighted_ratio(a - b, ones), 12, **SETTINGS)
+    (first,) = replicate([weighted_ratio(a, ones)], 12, resamples=400, seed=3)
+    second, both = replicate(
+        [weighted_ratio(b, ones), weighted_ratio(a - b, ones)], 12, resamples=400, seed=3
+    )
     np.testing.assert_allclose(first - second, both, atol=1e-12)

@@ -48,7 +48,7 @@ def test_more_than_a_tenth_dropped_leaves_the_interval_missing(dropped: int, giv
     assert estimate.value == 0.5
     assert estimate.has_interval is given
     if not given:
-        assert estimate.reason is not None and "11 of 100 resamples" in estimate.reason
+        assert estimate.reason is not None and "11 of 100 resamples drew" in estimate.reason
 
 
 def test_an_interval_without_width_is_missing() -> None:

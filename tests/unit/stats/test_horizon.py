@@ -1,4 +1,4 @@
-"""Slopes within problems against least squares with one indicator a problem, and the other figures."""
+"""Slopes within problems against regression on indicators, and the other figures by position."""
 
 from __future__ import annotations
 

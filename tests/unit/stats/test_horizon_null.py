@@ -28,39 +28,47 @@ def make_arms(successes, samples=None, lengths=None):
 
 
 def enumerate_nulls(successes, samples, score_of, r, problems):
-    """Every equally likely choice of controls: AUROC of the score and slope of d, by plain loops."""
+    """Every equally likely choice of controls: AUROC of the score and slope of d, by loops."""
     choices = [
         [a for a, n in enumerate(row) if n > 0 and n == row[0]] for row in np.asarray(samples)
     ]
     for chosen in product(*choices):
-        d, score = [], []
+        slope_above = slope_below = 0.0
         for row, arm in enumerate(chosen):
-            shares = [
-                s / n
-                for a, (s, n) in enumerate(zip(successes[row], samples[row], strict=True))
-                if n > 0 and a != arm
-            ]
-            d.append(sum(shares) / len(shares) - successes[row][arm] / samples[row][arm])
-            score.append(score_of(row, arm))
-        means = {
-            p: np.mean([s for s, q in zip(score, problems, strict=True) if q == p])
-            for p in problems
-        }
-        centred = [round(s - means[p], 9) for s, p in zip(score, problems, strict=True)]
-        positive = [value <= -0.4 + 1e-9 for value in d]
-        wins = [
-            (a > b) + 0.5 * (a == b)
-            for a, x in zip(centred, positive, strict=True)
-            if x
-            for b, y in zip(centred, positive, strict=True)
-            if not y
-        ]
-        rbar = {
-            p: np.mean([x for x, q in zip(r, problems, strict=True) if q == p]) for p in problems
-        }
-        rc = [x - rbar[p] for x, p in zip(r, problems, strict=True)]
-        slope = sum(a * b for a, b in zip(rc, d, strict=True)) / sum(a * a for a in rc)
-        yield (sum(wins) / len(wins) if wins else np.nan), slope
+            mates = [x for x, p in zip(r, problems, strict=True) if p == problems[row]]
+            earliness = r[row] - sum(mates) / len(mates)
+            d = difference(successes[row], samples[row], arm)
+            slope_above, slope_below = slope_above + earliness * d, slope_below + earliness**2
+        area = one_assignment(successes, samples, chosen, score_of, problems)
+        yield area, slope_above / slope_below
+
+
+def one_assignment(successes, samples, chosen, score_of, problems):
+    """AUROC with the given arms as controls, pair by pair; NaN with one class only."""
+    rows = range(len(problems))
+    score = [score_of(row, arm) for row, arm in enumerate(chosen)]
+    residual = []
+    for row in rows:
+        mates = [score[other] for other in rows if problems[other] == problems[row]]
+        residual.append(score[row] - sum(mates) / len(mates))
+    positive = [
+        difference(successes[row], samples[row], arm) <= -0.4 + 1e-9
+        for row, arm in enumerate(chosen)
+    ]
+    gaps = [
+        round(residual[i] - residual[j], 9)
+        for i in rows
+        for j in rows
+        if positive[i] and not positive[j]
+    ]
+    return np.mean([(gap > 0) + 0.5 * (gap == 0) for gap in gaps]) if gaps else np.nan
+
+
+def difference(successes, samples, arm):
+    """Mean share of the other arms less that of `arm`."""
+    shares = {a: s / n for a, (s, n) in enumerate(zip(successes, samples, strict=True)) if n > 0}
+    own = shares.pop(arm)
+    return sum(shares.values()) / len(shares) - own
 
 
 CASES = {
@@ -209,6 +217,30 @@ def test_control_length_needs_the_length_of_every_arm() -> None:
     assert result.n_missing == 10 and result.p is not None
 
 
+def test_control_length_of_the_control_alone_has_a_figure_but_no_null() -> None:
+    generator = np.random.default_rng(4)
+    arms = make_arms(generator.binomial(6, 0.5, (80, 3)))
+    results = evaluate_relative_scores(
+        {"control_length": generator.random(80)},
+        arms,
+        np.repeat(np.arange(20), 4),
+        permutations=100,
+        **SETTINGS,
+    )
+    result = next(r for r in results if r.name == "control_length")
+    assert result.auroc is not None and result.p is None and result.null_mean is None
+    assert result.null_reason is not None and "control only" in result.null_reason
+
+
+def test_no_comparable_candidate_leaves_every_figure_missing_with_a_reason() -> None:
+    arms = make_arms([[0, 3, 3]], [[0, 6, 6]])
+    results = evaluate_relative_scores(
+        {"one_minus_r": [0.5]}, arms, ["a"], permutations=10, **SETTINGS
+    )
+    assert all(r.auroc is None and r.reason and r.null_reason for r in results)
+    assert slope_null(arms, [0.5], ["a"], permutations=10, seed=0).p is None
+
+
 def test_no_drop_anywhere_is_missing_with_a_reason() -> None:
     arms = make_arms(np.full((20, 3), 6))
     result = evaluate_relative_scores(
@@ -239,3 +271,47 @@ def test_chunks_change_no_permutation(monkeypatch: pytest.MonkeyPatch) -> None:
     chunks = list(draw_controls(arms, permutations=100, seed=0))
     assert len(chunks) == 50
     assert (np.concatenate(chunks) == whole).all()
+
+
+def test_null_figures_equal_loops_over_the_same_draws_on_1000_random_cases() -> None:
+    generator = np.random.default_rng(3)
+    settings = SETTINGS | {"resamples": 2}
+    n_defined = 0
+    for case in range(1000):
+        n, width = int(generator.integers(1, 9)), int(generator.integers(3, 5))
+        samples = generator.choice([5, 6, 6, 6], (n, width))
+        samples[generator.random(n) < 0.3, width - 1] = 0
+        if width == 3:
+            samples[:, 2] = 6
+        successes = generator.binomial(samples, generator.choice([0.3, 0.5], (n, 1)))
+        arms, problems = make_arms(successes, samples), generator.integers(0, 3, n).tolist()
+        score = generator.integers(0, 3, n) / 3
+        results = evaluate_relative_scores(
+            {"h_trunc": score}, arms, problems, permutations=3, **(settings | {"seed": case})
+        )
+        (draws,) = draw_controls(arms, permutations=3, seed=case)
+        shares = -arms.viability
+        for name, score_of in {
+            "h_trunc": lambda row, _, score=score: score[row],
+            "control_viability": lambda row, arm, shares=shares: shares[row, arm],
+        }.items():
+            result = next(r for r in results if r.name == name)
+            observed = one_assignment(successes, samples, [0] * n, score_of, problems)
+            if np.isnan(observed):
+                assert result.auroc is None and result.p is None
+                continue
+            values = [one_assignment(successes, samples, row, score_of, problems) for row in draws]
+            defined = [v for v in values if not np.isnan(v)]
+            assert result.auroc == pytest.approx(observed, abs=1e-12)
+            assert result.n_undefined == 3 - len(defined)
+            if defined:
+                n_defined += 1
+                assert result.null_mean == pytest.approx(np.mean(defined), abs=1e-12)
+                tails = [
+                    1 + sum(v <= observed + 1e-9 for v in defined),
+                    1 + sum(v >= observed - 1e-9 for v in defined),
+                ]
+                assert result.p == pytest.approx(min(1.0, 2 * min(tails) / (1 + len(defined))))
+            else:
+                assert result.p is None and result.null_reason is not None
+    assert n_defined > 300

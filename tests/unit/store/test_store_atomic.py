@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
 import shutil
 import signal
 import stat
@@ -34,7 +33,7 @@ def old_file(tmp_path: Path) -> Path:
 
 
 def names(directory: Path) -> list[str]:
-    return sorted(os.listdir(directory))
+    return sorted(path.name for path in directory.iterdir())
 
 
 @pytest.mark.parametrize("data", [b"", b"x", NEW * 100_000, memoryview(NEW), bytearray(NEW)])
@@ -216,14 +215,13 @@ def attempt(path, data):
     try:
         write_bytes(Path(path), data)
     except StorageError as error:
-        print(type(error.__cause__.errno).__name__, error.__cause__.errno, error.where)
+        print(error.__cause__.errno, error.where)
     else:
         print("written")
 """
 
 
 def test_a_file_size_limit_is_reported_and_leaves_the_old_file(old_file: Path) -> None:
-    assert resource.RLIMIT_FSIZE is not None
     script = f"""
 {REPORT_ERROR}
 import resource
@@ -231,7 +229,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
 attempt(sys.argv[1], b"x" * 10_000)
 attempt(sys.argv[1], b"x" * 8_000)
 """
-    assert run_child(script, old_file).splitlines() == [f"int {errno.EFBIG} {old_file}", "written"]
+    assert run_child(script, old_file).splitlines() == [f"{errno.EFBIG} {old_file}", "written"]
     assert old_file.read_bytes() == b"x" * 8_000
     assert names(old_file.parent) == ["file.bin"]
 
@@ -264,7 +262,7 @@ attempt(disk / "a", b"new" * 12_000)
 assert (disk / "a").read_bytes() == b"new" * 12_000
 """
     output = run_child(script, tmp_path, prefix=IN_OWN_MOUNTS).splitlines()
-    assert output == ["written", f"int {errno.ENOSPC} {tmp_path / 'a'}", "written"]
+    assert output == ["written", f"{errno.ENOSPC} {tmp_path / 'a'}", "written"]
 
 
 def test_a_really_read_only_file_system_is_reported(tmp_path: Path) -> None:
@@ -280,7 +278,7 @@ attempt(disk / "a", b"new")
 assert (disk / "a").read_bytes() == b"old"
 """
     output = run_child(script, tmp_path, prefix=IN_OWN_MOUNTS).splitlines()
-    assert output == ["written", f"int {errno.EROFS} {tmp_path / 'a'}"]
+    assert output == ["written", f"{errno.EROFS} {tmp_path / 'a'}"]
 
 
 def test_a_directory_of_somebody_else_is_reported() -> None:
@@ -295,13 +293,13 @@ if os.getuid() == 0:
     os.setgid(65534), os.setuid(65534)
 attempt(sys.argv[1], b"new")
 """
-        assert run_child(script, directory / "a") == f"int {errno.EACCES} {directory / 'a'}\n"
+        assert run_child(script, directory / "a") == f"{errno.EACCES} {directory / 'a'}\n"
         assert (directory / "a").read_bytes() == OLD
         directory.chmod(0o755)
 
 
 def test_a_missing_directory_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="gone"):
+    with pytest.raises(StorageError, match="is not there"):
         write_bytes(tmp_path / "nowhere" / "a", NEW)
 
 
