@@ -23,6 +23,8 @@ from branchdiag.answers.rational import decimal, rational, rounds_to
 MAX_ITEMS = 50
 """Longer lists are compared item by item only where they are spelled the same."""
 MAX_NESTING = 12
+MAX_STEPS = 2000
+"""Comparisons of parts in one grading; more are a missing grade."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class _Comparison:
     def __init__(self, leaf: Leaf) -> None:
         self.leaf = leaf
         self.depth = 0
+        self.steps = 0
 
     def answers(self, predicted: str, gold: str) -> Grade:
         """Two answers as typed; `100,200` is a list where the other answer is one."""
@@ -116,8 +119,11 @@ class _Comparison:
     def values(self, predicted: str, gold: str) -> Grade:
         """Two canonical strings."""
         if self.depth >= MAX_NESTING:
-            return self.leaf(predicted, gold)
+            return Grade(False, "oversize", "parts of parts")
+        if self.steps >= MAX_STEPS:
+            return Grade(None, "error", "too many parts")
         self.depth += 1
+        self.steps += 1
         try:
             for rule in _ORDER_OF_RULES:
                 grade = rule(self, predicted, gold)

@@ -144,6 +144,7 @@ class _Reader:
     def __init__(self, tokens: list[Atom]) -> None:
         self.tokens = tokens
         self.position = 0
+        self.closing = _pairs(tokens, "(", ")") | _pairs(tokens, "{", "}")
 
     def nodes(self, depth: int, closing: str | None = None) -> list[Node]:
         """Nodes up to the closing sign (taken too) or the end of the tokens."""
@@ -269,28 +270,18 @@ class _Reader:
         """Plain writers' sqrt(5) and x^(1/2): the parentheses ahead become braces."""
         self._skip_space()
         if atom(self._peek(), "character", "("):
-            closing = self._closing(self.position, "(", ")")
+            closing = self.closing.get(self.position)
             if closing is not None:
                 self.tokens[self.position] = Atom("character", "{")
                 self.tokens[closing] = Atom("character", "}")
-
-    def _closing(self, position: int, opener: str, closer: str) -> int | None:
-        """Position of the sign that closes the one at `position`."""
-        level = 0
-        for i in range(position, len(self.tokens)):
-            if self.tokens[i].kind == "character":
-                level += (self.tokens[i].text == opener) - (self.tokens[i].text == closer)
-                if not level:
-                    return i
-        return None
 
     def _text(self, name: str, depth: int) -> Iterable[Node]:
         r"""The argument of \text and its like: words stay text, anything else is mathematics."""
         self._skip_space()
         if not atom(self._peek(), "character", "{"):
             return self._argument(depth) or []
-        closing = self._closing(self.position, "{", "}")
-        content = self._plain(self.tokens[self.position + 1 : closing])
+        closing = self.closing.get(self.position)
+        content = _plain(self.tokens[self.position + 1 : closing])
         is_text = bool(_TWO_LETTERS.search(_LIST_WORDS.sub("", content))) or bool(
             _LETTER_UNIT.fullmatch(content)
         )
@@ -302,20 +293,33 @@ class _Reader:
             return [*_tokens(counted[1]), Text(counted[2])]
         return [Text(content)]
 
-    @staticmethod
-    def _plain(tokens: list[Atom]) -> str:
-        pieces = []
-        for token in tokens:
-            if token.kind == "command":
-                name = token.text[1:]
-                known = name in tables.TEXT or name in tables.FONTS or name in tables.DROPPED
-                blank = name in tables.SPACES or not name.isalpha() and name not in "%$#&_"
-                pieces.append("" if known else " " if blank else token.text)
-            elif token.kind != "character" or token.text not in "{}~":
-                pieces.append(token.text)
-            elif token.text == "~":
-                pieces.append(" ")
-        return " ".join("".join(pieces).split())
+
+def _pairs(tokens: list[Atom], opener: str, closer: str) -> dict[int, int]:
+    """Positions of matching signs, opening to closing."""
+    pairs: dict[int, int] = {}
+    stack: list[int] = []
+    for i, token in enumerate(tokens):
+        if token.kind == "character":
+            if token.text == opener:
+                stack.append(i)
+            elif token.text == closer and stack:
+                pairs[stack.pop()] = i
+    return pairs
+
+
+def _plain(tokens: list[Atom]) -> str:
+    pieces = []
+    for token in tokens:
+        if token.kind == "command":
+            name = token.text[1:]
+            known = name in tables.TEXT or name in tables.FONTS or name in tables.DROPPED
+            blank = name in tables.SPACES or not name.isalpha() and name not in "%$#&_"
+            pieces.append("" if known else " " if blank else token.text)
+        elif token.kind != "character" or token.text not in "{}~":
+            pieces.append(token.text)
+        elif token.text == "~":
+            pieces.append(" ")
+    return " ".join("".join(pieces).split())
 
 
 def _character(sign: str) -> Atom:

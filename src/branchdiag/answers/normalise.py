@@ -30,7 +30,7 @@ from branchdiag.answers.latex import (
     read,
 )
 
-MAX_CHARACTERS = 10_000
+MAX_CHARACTERS = 2_000
 """A longer text is not a final answer; it is compared as it stands."""
 
 MAX_PASSES = 8
@@ -225,7 +225,7 @@ def _list_words(nodes: list[Node]) -> list[Node]:
     named = [
         Atom("word", _LOGIC[_text(node)]) if _text(node) in _LOGIC else node for node in nodes
     ]
-    marks = [i for i, node in enumerate(named) if atom(node, "word", "and", "or")]
+    marks = {i for i, node in enumerate(named) if atom(node, "word", "and", "or")}
     if not marks:
         return nodes
     rest = [node for i, node in enumerate(named) if i not in marks]

@@ -12,6 +12,7 @@ import re
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _ONLY_TEXT = re.compile(r"\\text\{[^{}]*\}")
 _WORDS = re.compile(r"[^\W\d_]+(?:(?:[ \-'.&/]|[.,] )[^\W\d_]+)*")
+_HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
 _AND = re.compile(r", (?:and )?| and ")
 _TWO_LETTERS = re.compile(r"[^\W\d_]{2}")
 _ARTICLE = re.compile(r"(?:an?|the) (?=[^\W\d_]{2})")
@@ -30,7 +31,7 @@ _BASE_WORDS = {
     )
 }
 _NUMERAL = re.compile(
-    r"\(?([0-9A-Z]*[0-9][0-9A-Z]*)\)?"
+    r"\(?(?=[A-Z]*[0-9])([0-9A-Z]+)\)?"
     r"(?:_(?:([0-9])|\{([0-9]+)\}|\\text\{([a-z]+)\}|\{\\text\{([a-z]+)\}\}|\{([a-z]+)\})"
     r"|\(?(?:base|\\text\{\(?base) ?([0-9]+|[a-z]+)\)?\}?\)?)"
 )
@@ -122,7 +123,8 @@ def _phrase(canonical: str) -> bool:
 
 def _key(canonical: str) -> str:
     plain = _TEXT.sub(lambda match: f" {match[1]} ", canonical).casefold()
-    plain = _ARTICLE.sub("", " ".join(plain.replace("-", " ").split()).strip(" .,;:!\"'"))
+    plain = " ".join(_HYPHEN.sub(" ", plain).split()).strip(" .,;:!\"'")
+    plain = _ARTICLE.sub("", plain)
     if not _WORDS.fullmatch(plain):
         return "".join(plain.split())
     return ", ".join(sorted(_AND.split(plain)))

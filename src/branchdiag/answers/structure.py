@@ -107,7 +107,8 @@ def assignment(canonical: str) -> tuple[str, str, str] | None:
         return None
     if any("=" in item for item in split(match[3])[1:]):
         return None  # x = 1, y = 2 is a list of assignments
-    return match[1].strip(), match[2], split(match[3], "=")[-1]
+    value = split(match[3], "=")[-1]
+    return None if value.startswith("=") or value.endswith("=") else (match[1], match[2], value)
 
 
 def equation_value(canonical: str) -> str | None:

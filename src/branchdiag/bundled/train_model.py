@@ -184,6 +184,9 @@ def train(
 
     torch.manual_seed(seed)
     model: Any = Qwen3ForCausalLM(model_config(tokenizer))  # type: ignore[no-untyped-call]
+    if device == "cpu":
+        # The backward of fused attention costs as much as everything else on a CPU at these lengths.
+        model.set_attn_implementation("eager")
     model.to(device)
     model.train()
     if compiled:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import enum
 import json
 import re
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -172,7 +174,25 @@ def build_request(
         overrides.append(f"engine.name={engine.value}")
     source = protocol or ("paper" if model else "bundled")
     resolved = Protocol.load(source, overrides)
+    options: dict[str, Sequence[object]] = {
+        "--model": [model],
+        "--teacher": [teacher],
+        "--problems": problems or [],
+        "--limit": [limit],
+        "--protocol": [protocol],
+        "--set": settings or [],
+        "--engine": [engine.value if engine else None],
+        "--out": [out],
+        "--seed": [seed or None],
+    }
+    words = [
+        f"{name}={value}"
+        for name, values in options.items()
+        for value in values
+        if value is not None
+    ]
     return RunRequest(
+        command=shlex.join(["branchdiag", "run-all", *words]),
         model=model,
         teacher=teacher,
         problems=tuple(problems or resolved.problems),

@@ -8,6 +8,7 @@ Phase C chooses from these rows alone. The logits are taken a chunk of positions
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
@@ -75,9 +76,14 @@ def rows_of_spine(
             "top_teacher": scores["top_teacher"][position].tolist() if top else None,
             "top_student": scores["top_student"][position].tolist() if top else None,
         }
-        row.update({name: scores[name][position].item() for name in SCALARS})
+        row.update({name: finite(scores[name][position].item()) for name in SCALARS})
         rows.append(row)
     return rows
+
+
+def finite(value: float) -> float | None:
+    """The value, or None: a side that excludes a token outright makes a divergence infinite."""
+    return value if math.isfinite(value) else None
 
 
 def units(context: Context) -> list[Unit]:

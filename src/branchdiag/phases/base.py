@@ -138,9 +138,14 @@ class Context:
     @cached_property
     def valid_tokens(self) -> ValidTokens:
         """Which tokens may be proposed as children."""
+        from branchdiag.models import stop_token_ids
         from branchdiag.scoring.valid_tokens import valid_token_mask
 
-        return valid_token_mask(self.tokenizer, len(self.tokenizer))
+        return valid_token_mask(
+            self.tokenizer,
+            len(self.tokenizer),
+            end_ids=stop_token_ids(self.student, self.tokenizer),
+        )
 
     def open_engine(self, max_total_tokens: int) -> Engine:
         """The engine that writes tokens as the student. The caller closes it."""

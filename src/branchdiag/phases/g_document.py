@@ -6,7 +6,6 @@ page, the terminal and `--json` show. Computes counts and shares alone.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -56,7 +55,7 @@ def make_document(
         "run": {
             "name": context.run.path.name,
             "directory": str(context.run.path),
-            "command": f"branchdiag run-all --out {shlex.quote(str(context.run.path))}",
+            "command": manifest["command"],
             "seed": context.seed,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         },

@@ -245,18 +245,18 @@ def work(context: Context, owed: Sequence[Unit]) -> Generator[Outcome]:
         drawn,
         figures,
         context.run.path / REPORT_PAGE,
-        examples=examples(context, frames["labels"].to_dict("records")),
+        examples=examples(context),
     )
     # Last: where report.json is, everything it speaks of is there.
     write_text(context.run.path / REPORT_DOCUMENT, to_json(document))
     yield Done((), {"scores": analysis.scores, "curves": analysis.curves})
 
 
-def examples(context: Context, labels: Sequence[Mapping[str, Any]]) -> list[CandidateView]:
+def examples(context: Context) -> list[CandidateView]:
     """A few candidates with the spine around them, for the page."""
     from branchdiag.report.candidate import candidate_view, pick_examples
 
-    chosen = pick_examples(labels)
+    chosen = pick_examples(context.run.table("labels").rows())
     tables = {
         name: [row for row in context.run.table(name).rows() if row["candidate_id"] in chosen]
         for name in ("candidates", "labels", "grades")

@@ -66,6 +66,10 @@ def run_phase(context: Context, phase: Phase, reporter: Reporter, guard: Guard) 
     units = phase.units(context)
     done = done_units(context.run, phase) if phase.unit else set()
     owed = [unit for unit in units if unit not in done]
+    record = context.run.manifest["phases"].get(phase.letter)
+    if record is not None:  # for whoever asks how far the run is
+        record["units"] = len(units)
+        context.run.save_manifest()
     reporter.start(phase, len(units), len(units) - len(owed))
     checkpoint = _Checkpoint(context, phase, reporter, guard)
     failures: dict[Unit, Failed] = {}

@@ -41,6 +41,7 @@ class RunRequest:
     restart_from: str | None = None
     phases: tuple[str, ...] = ("A", "B", "C", "D", "E", "F", "G")
     progress: str = "auto"
+    command: str = "branchdiag run-all"
 
 
 @dataclass(frozen=True)

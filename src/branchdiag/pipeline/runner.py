@@ -157,6 +157,7 @@ def _open_manifest(run: RunDirectory, request: RunRequest, inputs: Inputs) -> No
     manifest = run.manifest
     manifest.setdefault("phases", {})
     manifest["branchdiag"] = __version__
+    manifest["command"] = request.command
     manifest["seed"] = request.seed
     manifest["protocol"] = request.protocol.model_dump(mode="json")
     manifest["inputs"] = inputs.to_manifest()

@@ -6,42 +6,53 @@ from pathlib import Path
 from typing import Any
 
 from branchdiag.phases import PHASES
+from branchdiag.phases.base import Phase
+from branchdiag.pipeline.durable import done_units
+from branchdiag.report.terminal import PhaseStatus, RunStatus
 from branchdiag.store.run import RunDirectory
 
+STATES = {"complete": "done", "running": "partial", "incomplete": "failed", "owed": "outdated"}
 
-def describe_status(path: Path) -> dict[str, Any]:
-    """Each phase's state, units and rows; failures; and who holds the run now.
+
+def describe_status(path: Path) -> RunStatus:
+    """Each phase's state and units, who holds the run, and the command that goes on.
 
     Raises:
         UsageError: the path holds no run.
     """
     run = RunDirectory.open(path)
-    phases = []
-    for letter, phase in PHASES.items():
-        record = run.manifest.get("phases", {}).get(letter, {})
-        table = run.table(phase.writes[-1])
-        phases.append(
-            {
-                "phase": letter,
-                "name": phase.name,
-                "status": record.get("status", "not started"),
-                "units": record.get("units"),
-                "rows": table.n_rows() if table.exists() else 0,
-                "table": phase.writes[-1],
-                "failed": record.get("failed", 0),
-                "wall_s": record.get("wall_s"),
-                "tokens": record.get("tokens"),
-            }
-        )
+    phases = [
+        _phase_status(run, phase, run.manifest.get("phases", {}).get(letter, {}))
+        for letter, phase in PHASES.items()
+    ]
     holder = run.holder()
-    held = str(holder) if holder else None
-    complete = all(entry["status"] == "complete" for entry in phases)
+    left = [phase["letter"] for phase in phases if phase["state"] != "done"]
+    report = path / "report.html"
     return {
-        "run": str(path),
-        "state": "complete" if complete else "running" if held else "not finished",
-        "held_by": held,
-        "created": run.manifest.get("created"),
-        "model": run.manifest.get("inputs", {}).get("student", {}).get("name"),
-        "protocol": run.manifest.get("protocol", {}).get("name"),
+        "name": run.path.name,
+        "directory": str(path),
+        "model": run.manifest.get("inputs", {}).get("student", {}).get("name", "unknown"),
+        "protocol": run.manifest.get("protocol", {}).get("name", "unknown"),
+        "holder": str(holder) if holder else None,
         "phases": phases,
+        "next": run.manifest.get("command") if left and not holder else None,
+        "report": str(report) if report.is_file() else None,
+    }
+
+
+def _phase_status(run: RunDirectory, phase: Phase, record: dict[str, Any]) -> PhaseStatus:
+    if not phase.unit:
+        done = int(record.get("status") == "complete")
+    elif record.get("status") == "complete":
+        done = int(record["units"])  # a unit without rows is done as well
+    else:
+        done = len(done_units(run, phase)) if record else 0
+    return {
+        "letter": phase.letter,
+        "name": phase.name,
+        "state": STATES.get(record.get("status", ""), "waiting"),
+        "done": done,
+        "total": record.get("units"),
+        "failed": int(record.get("failed", 0)),
+        "seconds": record.get("wall_s"),
     }

@@ -215,6 +215,7 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
     text = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", text)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL).replace("xlink:href", "href")
     text = _rename_identifiers(text, re.sub(r"[^A-Za-z0-9]+", "-", name))
+    text = text.replace("stroke: #000000; stroke-opacity: 0", "stroke: none")
     for role, colour in ROLES.items():
         text = text.replace(f": {colour}", f": var(--fig-{role})")
     text = re.sub(r"font-family: [^;\"]*", "font-family: inherit", text)

@@ -52,8 +52,8 @@ _short_cuts: WeakKeyDictionary[nn.Module, dict[int, bool]] = WeakKeyDictionary()
 class DropoutDistributions:
     """Teacher's distributions at C candidates, float64: plain_CV, and samples_MCV under dropout."""
 
-    plain_CV: NDArray[np.float64]  # noqa: N815 (dimension suffix)
-    samples_MCV: NDArray[np.float64]  # noqa: N815
+    plain_CV: NDArray[np.float64]
+    samples_MCV: NDArray[np.float64]
 
 
 def dropout_distributions(

@@ -36,7 +36,7 @@ _checked_heads: WeakSet[nn.Module] = WeakSet()
 class BodyOutput:
     """What the body made of one text: hidden states, and the class of output the head expects."""
 
-    states_Td: Tensor  # noqa: N815 (dimension suffix)
+    states_Td: Tensor
     kind: Callable[..., Any]
 
     def rows(self, rows: slice | Tensor) -> BodyOutput:

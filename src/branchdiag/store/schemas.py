@@ -107,10 +107,14 @@ POSITIONS = TableSchema(
         Column("h_trunc_partial", REAL, "The same sum without renormalising, nats."),
         Column("h_trunc_tail", REAL, "The same with the rest of the mass as one bucket, nats."),
         Column("covered_mass", REAL, "Teacher probability on those top-k valid tokens."),
-        Column("teacher_logprob", REAL, "Teacher's log-probability of the spine token, nats."),
-        Column("student_logprob", REAL, "Student's log-probability of the spine token, nats."),
-        Column("kl", REAL, "KL(teacher || student), whole vocabulary, nats."),
-        Column("reverse_kl", REAL, "KL(student || teacher), whole vocabulary, nats."),
+        Column(
+            "teacher_logprob", REAL, "Teacher's log-probability of the spine token, nats.", True
+        ),
+        Column(
+            "student_logprob", REAL, "Student's log-probability of the spine token, nats.", True
+        ),
+        Column("kl", REAL, "KL(teacher || student), whole vocabulary, nats.", True),
+        Column("reverse_kl", REAL, "KL(student || teacher), whole vocabulary, nats.", True),
         Column("jsd", REAL, "Jensen-Shannon divergence (beta 0.5), nats."),
         Column("p1", REAL, "Teacher's probability of its first valid token (whole softmax)."),
         Column("p2", REAL, "Teacher's probability of its second valid token."),

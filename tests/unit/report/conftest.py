@@ -8,6 +8,7 @@ package's.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -16,10 +17,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from branchdiag.protocol import Protocol
 from branchdiag.report.caveats import caveats
 from branchdiag.report.document import Report, relative_entry, score_entry
+from branchdiag.report.figures import draw_all
+from branchdiag.report.page import render_page
+from branchdiag.report.style import inline_svg
 
 SIGNS = {
     "one_minus_r": 1,
@@ -218,7 +223,7 @@ def _binned(
     order = np.argsort(x, kind="stable")
     rows = []
     for index, part in enumerate(p for p in np.array_split(order, bins) if len(p)):
-        means = [y[rng.choice(part, len(part))].mean() for _ in range(200)]
+        means = y[part[rng.integers(0, len(part), (200, len(part)))]].mean(axis=1)
         low, high = np.quantile(means, [0.025, 0.975]) if len(part) > 1 else (np.nan, np.nan)
         rows.append(
             {
@@ -491,10 +496,10 @@ RUNS: dict[str, dict[str, Any]] = {
     "small": {"problems": 6, "correct": 4, "candidates": 9, "positives": 2, "grays": 1},
     "one_candidate": {"problems": 2, "correct": 1, "candidates": 1, "positives": 1, "grays": 0},
     "empty": {"problems": 5, "correct": 0, "candidates": 0, "positives": 0, "grays": 0},
-    "no_positive": {"positives": 0},
+    "no_positive": {"candidates": 40, "positives": 0},
     "only_positives": {"candidates": 12, "positives": 12, "grays": 0},
-    "no_control": {"control": False},
-    "no_intervals": {"intervals": False},
+    "no_control": {"candidates": 40, "control": False},
+    "no_intervals": {"candidates": 40, "intervals": False},
 }
 
 
@@ -510,9 +515,35 @@ def any_run(request: pytest.FixtureRequest) -> FakeRun:
     return make_run(**RUNS[request.param])
 
 
+@pytest.fixture(scope="session")
+def drawn(any_run: FakeRun) -> dict[str, Figure]:
+    """The figures of each run."""
+    return draw_all(any_run.document, any_run.frames)
+
+
+@pytest.fixture(scope="session")
+def any_page(any_run: FakeRun, drawn: dict[str, Figure]) -> str:
+    """The page of each run, with its figures, rendered without a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return render_page(any_run.document, any_run.frames, drawn, examples=any_run.examples)
+
+
+@pytest.fixture(scope="session")
+def paper_figures(paper_run: FakeRun) -> dict[str, Figure]:
+    """The figures of the run of the paper's size."""
+    return draw_all(paper_run.document, paper_run.frames)
+
+
+@pytest.fixture(scope="session")
+def paper_drawings(paper_figures: dict[str, Figure]) -> dict[str, str]:
+    """The same as they stand in the page."""
+    return {name: inline_svg(figure, name, "d") for name, figure in paper_figures.items()}
+
+
 @dataclass
 class Node:
-    """An element of a page: its tag, attributes, and what is inside, texts and elements in order."""
+    """An element of a page: tag, attributes, and what is inside, in order."""
 
     tag: str
     attributes: dict[str, str]

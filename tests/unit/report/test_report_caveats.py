@@ -27,10 +27,15 @@ def test_the_papers_counts_give_its_known_power():
     assert detectable_auroc(8, 271, level=0.99) > detectable_auroc(8, 271)
 
 
+@pytest.fixture(scope="session")
+def base_document(make):
+    return make(candidates=600, positives=120, grays=0).document
+
+
 @pytest.fixture
-def sound(make):
+def sound(base_document):
     """A document to which no caveat applies."""
-    document = copy.deepcopy(make(candidates=600, positives=120, grays=0).document)
+    document = copy.deepcopy(base_document)
     document["counts"] |= {
         "incorrect_spines": 0,
         "fallback_spines": 0,

@@ -1,4 +1,4 @@
-"""The report document: its keys, its way into JSON and back, and what becomes of missing numbers."""
+"""The report document: its keys, its way into JSON and back, and what is missing in it."""
 
 from __future__ import annotations
 

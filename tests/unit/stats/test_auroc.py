@@ -135,9 +135,10 @@ def test_rounding_noise_does_not_break_ties() -> None:
 
 
 def test_neighbours_on_both_sides_of_a_half_grain_stay_tied() -> None:
-    half = 0.5e-12
-    scores = np.array([1.0, -1.0, half * (1 - 1e-9), half * (1 + 1e-9)])
-    centred = centre_within(scores - scores.mean(), np.zeros(4))
+    below, above = 0.5e-12 * (1 - 1e-9), 0.5e-12 * (1 + 1e-9)  # the grain is 1e-12 here
+    scores = np.array([1.0, -1.0, below, above, -below, -above])
+    assert np.round(below / 1e-12) != np.round(above / 1e-12)  # rounding alone would part them
+    centred = centre_within(scores, np.zeros(6))
     assert centred[2] == centred[3]
 
 
