@@ -37,6 +37,9 @@ SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END, PADDING)
 TAGS = ("<think>", "</think>")
 """Added tokens that are not special, as Qwen3's: skip_special_tokens leaves them in the text."""
 
+HEAD_SIZE = 32
+"""The smallest that the CPU build of vLLM has kernels for."""
+
 TEXT = (
     "Plan: find 12 by 12 . Then 3 + 4 = 7 . So the answer is \\boxed{12} and 112 is 12 more "
     "than 100 . Wait, check that again: Mia has 12 stamps, Leo has 4 fewer than Mia. Therefore "
@@ -115,7 +118,7 @@ def write_tiny_model(
         "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "head_dim": hidden_size // 4,
+        "head_dim": HEAD_SIZE,
         "max_position_embeddings": context_length,
         "initializer_range": initializer_range,
         "tie_word_embeddings": tied,

@@ -19,19 +19,21 @@ from branchdiag.answers import tables
 from branchdiag.answers.latex import Atom, Command, Group, Node, Script, Text, atom, read
 
 _ALLOWED = (
-    frozenset(
-        "pi infty cdot times div leq geq neq cup cap setminus in emptyset lfloor rfloor lceil rceil "
+    tables.names(
+    "pi infty cdot times div leq geq neq cup cap setminus in emptyset lfloor rfloor lceil rceil "
         "circ alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu "
         "nu xi rho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma "
-        "Upsilon Phi Psi Omega sum prod int rightarrow ell".split()
-    )
+        "Upsilon Phi Psi Omega sum prod int rightarrow ell"
+)
     | tables.FUNCTIONS
 )
 _SIGNS = frozenset([r"\{", r"\}", r"\%", "\\\\"])
-_COMMANDS = frozenset(
-    "frac binom sqrt bar overline hat vec tilde dot mathbb begin end".split()
+_COMMANDS = tables.names(
+    "frac binom sqrt bar overline hat vec tilde dot mathbb begin end"
 )
-_ENVIRONMENTS = frozenset("matrix pmatrix bmatrix vmatrix".split())
+_ENVIRONMENTS = tables.names(
+    "matrix pmatrix bmatrix vmatrix"
+)
 _CALCULUS = re.compile(r"\\int(?![A-Za-z])|\\frac\{d")
 _CONFIG = ConversionConfig(lowercase_symbols=False)
 IMAGINARY = {sympy.Symbol("i"): sympy.I}
@@ -87,7 +89,9 @@ class _Speller:
         self.calculus = calculus
 
     def spell(self, nodes: list[Node]) -> str:
-        solid = [n for n in nodes if not (isinstance(n, Atom) and n.kind in ("space", "thin", "join"))]
+        solid = [
+            n for n in nodes if not (isinstance(n, Atom) and n.kind in ("space", "thin", "join"))
+        ]
         written: list[str] = []
         i = 0
         while i < len(solid):
@@ -105,7 +109,9 @@ class _Speller:
     def _mixed(self, nodes: list[Node], i: int) -> str | None:
         """1\\frac{1}{2} as a sum in parentheses."""
         whole, fraction = nodes[i], nodes[i + 1] if i + 1 < len(nodes) else None
-        if not (atom(whole, "number") and isinstance(fraction, Command) and fraction.name == "frac"):
+        if not (
+            atom(whole, "number") and isinstance(fraction, Command) and fraction.name == "frac"
+        ):
             return None
         parts = [self.spell(argument) for argument in fraction.arguments]
         if len(parts) != 2 or not all(part.isdigit() for part in parts) or "." in _text(whole):
@@ -136,7 +142,9 @@ class _Speller:
         if node.kind == "word":
             letters = node.text if self.calculus else node.text.replace("d", "{d}")
             primes = 0
-            while atom(nodes[i + 1 + primes] if i + 1 + primes < len(nodes) else None, "character", "'"):
+            while atom(
+                nodes[i + 1 + primes] if i + 1 + primes < len(nodes) else None, "character", "'"
+            ):
                 primes += 1
             return letters + (f"_{{p{primes}}}" if primes else "")
         if node.text == "'":
@@ -149,7 +157,9 @@ class _Speller:
         if node.name not in _COMMANDS:
             raise UnparsedError(f"command \\{node.name}")
         if node.name in ("begin", "end"):
-            environment = "".join(_text(item) for item in node.arguments[0]) if node.arguments else ""
+            environment = (
+                "".join(_text(item) for item in node.arguments[0]) if node.arguments else ""
+            )
             if environment not in _ENVIRONMENTS:
                 raise UnparsedError(f"environment {environment}")
             return rf"\{node.name}{{{environment}}}"

@@ -107,7 +107,9 @@ class _Comparison:
         grade = self.values(normalise(predicted), normalise(gold))
         if grade.correct:
             return grade
-        ambiguous = [normalise(text, thousands=False) != normalise(text) for text in (predicted, gold)]
+        ambiguous = [
+            normalise(text, thousands=False) != normalise(text) for text in (predicted, gold)
+        ]
         listed = [structure.parts(normalise(text)) is not None for text in (predicted, gold)]
         if (ambiguous[0] and listed[1]) or (ambiguous[1] and listed[0]):
             other = self.values(
@@ -276,7 +278,9 @@ class _Comparison:
             found.append(Grade(False, "list", rest[0]))
         return self._all("list", found)
 
-    def _first(self, item: str, others: Sequence[str], flip: bool = False) -> tuple[Grade, int | None]:
+    def _first(
+        self, item: str, others: Sequence[str], flip: bool = False
+    ) -> tuple[Grade, int | None]:
         """The first of `others` that equals an item; with `flip` the item is the prediction."""
         missing = None
         for i, other in enumerate(others):

@@ -15,8 +15,8 @@ from typing import Literal
 
 from branchdiag.answers import tables
 
-MAX_DEPTH = 64
-"""Groups, arguments and scripts nest at most this deep in an answer."""
+MAX_DEPTH = 20
+"""Groups, arguments, scripts and brackets nest at most this deep in an answer."""
 
 _TOKEN = re.compile(
     r"(?P<word>[A-Za-z]+)|(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)|(?P<command>\\[A-Za-z]+\*?|\\.)"

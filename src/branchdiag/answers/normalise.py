@@ -18,6 +18,7 @@ from functools import lru_cache
 
 from branchdiag.answers import tables
 from branchdiag.answers.latex import (
+    MAX_DEPTH,
     Atom,
     Command,
     Group,
@@ -66,6 +67,12 @@ def normalise(text: str, *, thousands: bool = True) -> str:
 def is_oversize(text: str) -> bool:
     """Whether a text is longer or nested deeper than any final answer."""
     if len(text) > MAX_CHARACTERS:
+        return True
+    level = deepest = 0
+    for sign in text:
+        level = max(0, level + (sign in "([{") - (sign in ")]}"))
+        deepest = max(deepest, level)
+    if deepest > MAX_DEPTH:
         return True
     try:
         read(text)
@@ -132,7 +139,9 @@ def _splice(nodes: list[Node]) -> list[Node]:
             continue
         inner = _trim_blanks(_splice(node.nodes))
         last = spliced[-1] if spliced else None
-        after_command = atom(last, "command") or (isinstance(last, Command) and last.name == "begin")
+        after_command = atom(last, "command") or (
+            isinstance(last, Command) and last.name == "begin"
+        )
         if len(inner) == 1 and not after_command and not atom(inner[0], "character", ","):
             spliced.extend(inner)
         elif inner:
@@ -150,7 +159,9 @@ def _trim_blanks(nodes: list[Node]) -> list[Node]:
 
 
 def _is_comma_group(node: Node) -> bool:
-    return isinstance(node, Group) and len(node.nodes) == 1 and atom(node.nodes[0], "character", ",")
+    return (
+        isinstance(node, Group) and len(node.nodes) == 1 and atom(node.nodes[0], "character", ",")
+    )
 
 
 def _join_thousands(nodes: list[Node], thousands: bool) -> list[Node]:
@@ -222,9 +233,7 @@ def _text(node: Node) -> str:
 
 def _list_words(nodes: list[Node]) -> list[Node]:
     """ "and" and "or" between formulas as commas; kept between words and between inequalities."""
-    named = [
-        Atom("word", _LOGIC[_text(node)]) if _text(node) in _LOGIC else node for node in nodes
-    ]
+    named = [Atom("word", _LOGIC[_text(node)]) if _text(node) in _LOGIC else node for node in nodes]
     marks = {i for i, node in enumerate(named) if atom(node, "word", "and", "or")}
     if not marks:
         return nodes

@@ -163,7 +163,8 @@ def _points(symbols: list[sympy.Symbol]) -> Iterator[dict[sympy.Symbol, sympy.Ra
         for _ in range(3):
             yield {
                 symbol: sympy.Rational(
-                    draw.choice((1, -1)[:signs]) * (draw.randint(low, high) * 10**6 + draw.randint(1, 10**6)),
+                    draw.choice((1, -1)[:signs])
+                    * (draw.randint(low, high) * 10**6 + draw.randint(1, 10**6)),
                     10**8,
                 )
                 for symbol in symbols
@@ -284,7 +285,17 @@ class _Evaluator:
 
     def _function(self, node: Any, arguments: list[Any]) -> Any:
         name = type(node).__name__
-        if name in ("UnevaluatedExpr", "Max", "Min", "Abs", "re", "im", "conjugate", "binomial", "gamma"):
+        if name in (
+            "UnevaluatedExpr",
+            "Max",
+            "Min",
+            "Abs",
+            "re",
+            "im",
+            "conjugate",
+            "binomial",
+            "gamma",
+        ):
             return _simple(name, arguments)
         (first, *rest) = arguments or [None]
         if first is None:
@@ -303,7 +314,9 @@ class _Evaluator:
             if abs(first) > 10**5:
                 raise TooLargeError
             return mpmath.factorial(first)
-        if name in ("floor", "ceiling", "Mod") and not any(isinstance(a, mpmath.mpc) for a in arguments):
+        if name in ("floor", "ceiling", "Mod") and not any(
+            isinstance(a, mpmath.mpc) for a in arguments
+        ):
             if name == "Mod":
                 return first - rest[0] * mpmath.floor(first / rest[0])
             return mpmath.floor(first) if name == "floor" else mpmath.ceil(first)

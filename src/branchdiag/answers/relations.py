@@ -143,4 +143,6 @@ def _same_piece(gold: Any, predicted: Any) -> bool | None:
         return False if False in ends else None if None in ends else True
     if isinstance(gold, sympy.Expr) and isinstance(predicted, sympy.Expr):
         return equal(gold, predicted)
-    return False if isinstance(gold, sympy.Interval) or isinstance(predicted, sympy.Interval) else None
+    return (
+        False if isinstance(gold, sympy.Interval) or isinstance(predicted, sympy.Interval) else None
+    )

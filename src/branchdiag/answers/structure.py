@@ -114,7 +114,12 @@ def assignment(canonical: str) -> tuple[str, str, str] | None:
 def equation_value(canonical: str) -> str | None:
     """The number an equation ends in, whatever stands before it (`a + b = 7`); else None."""
     sides = split(canonical, "=")
-    if len(sides) < 2 or len(split(canonical)) > 1 or _ORDER.search(canonical) or re.search(r"(?<!\\)\b[A-Za-z]", sides[-1]):
+    if (
+        len(sides) < 2
+        or len(split(canonical)) > 1
+        or _ORDER.search(canonical)
+        or re.search(r"(?<!\\)\b[A-Za-z]", sides[-1])
+    ):
         return None
     return sides[-1] if sides[-1] != "0" else None
 

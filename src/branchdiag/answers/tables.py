@@ -8,6 +8,12 @@ from __future__ import annotations
 import re
 import string
 
+
+def names(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(text.split())
+
+
 UNICODE = {
     "−": "-", "–": "-", "‐": "-", "‑": "-", "﹣": "-",
     "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": r"\div ",
@@ -61,37 +67,45 @@ CHARACTERS = {
 }  # fmt: skip
 """Commands that are another token."""
 
-DROPPED = frozenset(
+DROPPED = names(
     "displaystyle textstyle scriptstyle scriptscriptstyle limits nolimits nonumber notag mathstrut "
     "strut big Big bigg Bigg bigl Bigl biggl Biggl bigr Bigr biggr Biggr bigm Bigm rm bf it sf tt "
-    "em tiny small normalsize large Large LARGE huge Huge centering boldmath unboldmath".split()
+    "em tiny small normalsize large Large LARGE huge Huge centering boldmath unboldmath"
 )
-DROPPED_WITH_ARGUMENT = frozenset("phantom hphantom vphantom hspace vspace label tag color".split())
+DROPPED_WITH_ARGUMENT = names(
+    "phantom hphantom vphantom hspace vspace label tag color"
+)
 DELIMITERS = frozenset(["left", "right", "middle", "mleft", "mright"])
 """Dropped together with the empty delimiter, a dot, that may follow."""
 
-SPACES = frozenset("quad qquad enspace enskip space nobreakspace medspace thickspace".split())
-TEXT = frozenset(
-    "text textrm textbf textit textsf texttt textnormal textup textsc mbox hbox emph mathrm "
-    "operatorname".split()
+SPACES = names(
+    "quad qquad enspace enskip space nobreakspace medspace thickspace"
 )
-FONTS = frozenset(
+TEXT = names(
+    "text textrm textbf textit textsf texttt textnormal textup textsc mbox hbox emph mathrm "
+    "operatorname"
+)
+FONTS = names(
     "mathbf mathit mathsf mathtt mathnormal boldsymbol bm pmb boxed fbox underline mathop mathord "
-    "ensuremath".split()
+    "ensuremath"
 )
 """One argument, which stands for itself."""
 
-ONE_ARGUMENT = frozenset(
+ONE_ARGUMENT = names(
     "overline bar hat vec tilde widetilde dot ddot mathbb mathcal mathfrak mathscr pmod overbrace "
-    "underbrace begin end overleftrightarrow overarc".split()
+    "underbrace begin end overleftrightarrow overarc"
 )
-TWO_ARGUMENTS = frozenset("frac binom stackrel overset underset".split())
-VERBATIM_DIGITS = frozenset("overline bar dot ddot".split())
+TWO_ARGUMENTS = names(
+    "frac binom stackrel overset underset"
+)
+VERBATIM_DIGITS = names(
+    "overline bar dot ddot"
+)
 """Digits under these repeat: 0.\\overline{03} is not 0.\\overline{3}, so no zero is dropped."""
 
-FUNCTIONS = frozenset(
+FUNCTIONS = names(
     "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth log ln "
-    "exp det gcd lcm max min lim".split()
+    "exp det gcd lcm max min lim"
 )
 WORDS = {
     "pi": r"\pi", "infinity": r"\infty", "infty": r"\infty", "inf": r"\infty", "percent": r"\%",

@@ -36,7 +36,9 @@ _SYNONYMS = {
 }  # fmt: skip
 """Names of a unit, in the singular and lower case, to one name."""
 
-_LENGTHS = r"cm|mm|km|m|in|inch(?:es)?|feet|foot|ft|yards?|miles?|(?:centi|kilo|milli)?met(?:er|re)s?"
+_LENGTHS = (
+    r"cm|mm|km|m|in|inch(?:es)?|feet|foot|ft|yards?|miles?|(?:centi|kilo|milli)?met(?:er|re)s?"
+)
 _BARE = (
     rf"(?:sq|square|cubic) ?(?:units?|{_LENGTHS})|units?|cm|mm|km|inch(?:es)?|ft|feet|foot|yards?"
     r"|miles?|mph|kg|grams?|lbs?|pounds?|ounces?|oz|ml|gallons?|lit(?:er|re)s?|degrees?|radians?"

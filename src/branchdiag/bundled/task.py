@@ -83,7 +83,7 @@ class Relation:
                 return parent_value // 2
 
     def expression(self, value: int, inverse: bool, rng: random.Random) -> tuple[str, int]:
-        """The calculation from `value` (the child's if `inverse`, else the parent's), and its end."""
+        """The calculation from `value` (child's if `inverse`, else parent's): words, result."""
         operation = self.operation
         if inverse:
             operation = _INVERSE[operation]

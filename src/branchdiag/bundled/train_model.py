@@ -185,7 +185,7 @@ def train(
     torch.manual_seed(seed)
     model: Any = Qwen3ForCausalLM(model_config(tokenizer))  # type: ignore[no-untyped-call]
     if device == "cpu":
-        # The backward of fused attention costs as much as everything else on a CPU at these lengths.
+        # On a CPU the backward of fused attention costs as much as all else at these lengths.
         model.set_attn_implementation("eager")
     model.to(device)
     model.train()
@@ -301,7 +301,7 @@ def write_model(
     from transformers import GenerationConfig
 
     numbers = model_card.measured(model, tokenizer)
-    model.generation_config = GenerationConfig(
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         max_new_tokens=measure.MAX_NEW_TOKENS,

@@ -208,6 +208,12 @@ class VllmEngine:
     def _explain(self, error: Exception) -> Exception:
         """An error that the user can mend, or the error itself."""
         text = str(error)
+        if "head_dim" in text and self.on_cpu:
+            return MissingRequirement(
+                f"vLLM's CPU build cannot run this model: {text.splitlines()[0]}",
+                where=str(self.directory),
+                fix="--engine transformers",
+            )
         hints = ("out of memory", "No available memory", "KV cache", "Free memory on device")
         if isinstance(error, BranchdiagError) or not any(hint in text for hint in hints):
             return error

@@ -233,8 +233,19 @@ def _truncated(document: Report) -> str | None:
         return None
     return (
         f"{percent(share, 1)} of the continuations ({count(truncation['truncated'])} of "
-        f"{count(truncation['samples'])}) were cut off by the budget and count as failures; the "
-        "label over finished samples alone is given beside."
+        f"{count(truncation['samples'])}) were cut off by the budget, and without an answer they "
+        "count as failures; the label over finished samples alone is given beside."
+    )
+
+
+def _truncated_spines(document: Report) -> str | None:
+    counts = document["counts"]
+    n, whole = counts["truncated_spines"], counts["problems"]
+    if not whole or n / whole < TRUNCATED_SHARE:
+        return None
+    return (
+        f"{count(n)} of the {plural(whole, 'spine')} {'was' if n == 1 else 'were'} cut off by the "
+        "budget: a longer one may solve more problems, and other ones."
     )
 
 
@@ -326,6 +337,7 @@ RULES: tuple[Rule, ...] = (
     _few_problems,
     _sensitivity,
     _truncated,
+    _truncated_spines,
     _range_restriction,
     _correct_spines_only,
     _fallback,

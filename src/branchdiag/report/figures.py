@@ -197,7 +197,8 @@ def advantage_by_position(curves: pd.DataFrame) -> Figure:
         points = series(curves, ADVANTAGE_SERIES)
         axes.axhline(0, color=INK, linewidth=1.0, zorder=1)
         draw_curve(axes, points, RELATIVE, "Σ (q − p) × viability, bin mean")
-        axes.set(xlim=(0, 1), xlabel=X_POSITION)
+        reach = max(0.01, 1.1 * float(points[["y", "lo", "hi"]].astype(float).abs().max().max()))
+        axes.set(xlim=(0, 1), ylim=(-reach, reach), xlabel=X_POSITION)
         axes.set_ylabel("gain in viability")
         legend_above(axes)
         return figure

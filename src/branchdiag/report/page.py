@@ -208,15 +208,14 @@ def _alternative_texts(curves: pd.DataFrame) -> dict[str, str]:
 
 
 def _backend_rows(backend: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Who wrote tokens, as rows; what is described in detail becomes one line of its parts."""
-    rows = []
+    """Who wrote tokens, as rows; phases that were served alike share one."""
+    rows: dict[str, list[str]] = {}
     for key, value in backend.items():
+        text = _setting_text(value)
         if isinstance(value, Mapping):
-            parts = [f"{name} {_setting_text(part)}" for name, part in value.items()]
-            rows.append((f"engine of {key}" if len(key) == 1 else key, ", ".join(parts)))
-        else:
-            rows.append((key, _setting_text(value)))
-    return rows
+            text = ", ".join(f"{name} {_setting_text(part)}" for name, part in value.items())
+        rows.setdefault(text, []).append(key)
+    return [(", ".join(keys), text) for text, keys in rows.items()]
 
 
 def _label_shares(document: Report) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from branchdiag.report.style import (
     say_missing,
     wrap,
 )
-from branchdiag.report.wording import label_words, number, score_label
+from branchdiag.report.wording import MINUS, label_words, number, score_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,12 +35,21 @@ if TYPE_CHECKING:
 
 HISTOGRAM_BINS = 14
 NULL_MARK: dict[str, Any] = {
-    "marker": "|", "markersize": 11, "markeredgewidth": 1.8, "color": INK, "zorder": 3,
-}  # fmt: skip
+    "linestyle": "none",
+    "marker": "|",
+    "markersize": 11,
+    "markeredgewidth": 1.8,
+    "color": INK,
+    "zorder": 3,
+}
 FOLDED_MARK: dict[str, Any] = {
-    "marker": "D", "markersize": 5.5, "markerfacecolor": "none", "markeredgecolor": MUTED,
+    "linestyle": "none",
+    "marker": "D",
+    "markersize": 5.5,
     "markeredgewidth": 0.9,
-}  # fmt: skip
+    "markerfacecolor": "none",
+    "color": MUTED,
+}
 
 
 def score_comparison(
@@ -55,7 +64,8 @@ def score_comparison(
     known = {entry["name"]: entry for entry in relative}
     beside = [known[entry["name"]] for entry in rows if entry["name"] in known]
     with house_style():
-        panel = 0.28 * max(3, len(rows))
+        told = any(entry["auroc"] is not None for entry in [*rows, *beside])
+        panel = 0.28 * max(3, len(rows) if told else 0)
         margins = {"left": 1.5, "right": 0.2, "top": 0.55}
         if narrow:
             gap = (0.0, 1.15 / panel)
@@ -98,8 +108,8 @@ def _forest(axes: Axes, entries: Sequence[ScoreEntry], colour: str, empty: str) 
             axes.plot([entry["ci_low"], entry["ci_high"]], [row, row], color=colour, linewidth=2.2)
         hollow = entry["ci_low"] is None
         axes.plot(
-            entry["auroc"], row, marker="o", markersize=6, markeredgecolor=colour,
-            markerfacecolor=PAPER if hollow else colour, zorder=4, clip_on=False,
+            entry["auroc"], row, linestyle="none", marker="o", markersize=6, markeredgecolor=colour,
+            markerfacecolor=PAPER if hollow else colour, color=colour, zorder=4, clip_on=False,
         )  # fmt: skip
     axes.set_ylim(len(entries) - 0.4, -0.6)
     axes.set_yticks(range(len(entries)), [score_label(entry["name"]) for entry in entries])
@@ -112,13 +122,15 @@ def _forest(axes: Axes, entries: Sequence[ScoreEntry], colour: str, empty: str) 
 
 
 def _forest_legend(axes: Axes, entries: Sequence[ScoreEntry], colour: str) -> None:
-    marks: dict[str, dict[str, Any]] = {"AUROC and interval": {"marker": "o", "color": colour}}
+    marks: dict[str, dict[str, Any]] = {
+        "AUROC and interval": {"linestyle": "none", "marker": "o", "color": colour}
+    }
     if any(isinstance(entry.get("null_mean"), float) for entry in entries):
         marks["mean of its null"] = NULL_MARK
     elif any(entry["paper_compat"]["auroc"] is not None for entry in entries):
         marks["folded (paper)"] = FOLDED_MARK
     for name, style in marks.items():
-        axes.plot([], [], linestyle="none", label=name, **style)
+        axes.plot([], [], label=name, **style)
     legend_above(axes)
 
 
@@ -137,7 +149,7 @@ def score_panel(values: pd.DataFrame, entry: ScoreEntry) -> Figure:
         rows = values.dropna(subset=[name, "label"]) if name in values else values.iloc[:0]
         if rows.empty:
             histogram.set_axis_off()
-            say_missing(scatter, entry["reason"] or "no candidate has this score")
+            say_missing(scatter, "no candidate has this score")
             return figure
         for label in ("diversity", "gray", "real_uncertain"):
             group = rows[rows["label"] == label]
@@ -146,6 +158,7 @@ def score_panel(values: pd.DataFrame, entry: ScoreEntry) -> Figure:
         scatter.set(xlim=(0, 1), xlabel="r")
         scatter.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
         scatter.tick_params(labelsize=8)
+        scatter.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}".replace("-", MINUS))
         _histograms(histogram, rows, name)
         auroc = f"AUROC {number(entry['auroc'])}"
         histogram.set_title(auroc, loc="right", fontsize=8, fontweight="normal", color=MUTED)

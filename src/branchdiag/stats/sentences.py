@@ -1,7 +1,8 @@
 """The wording of the finding: one plain English sentence for each case of `finding`.
 
-Takes evidence and returns text; decides nothing. Numbers carry their interval and counts. "Start"
-and "end" are r = 0 and r = 1 of the straight line within problems; shares are written as decimals.
+Takes evidence and returns text; decides nothing. Numbers carry their interval and counts. A change
+is that of the straight line within problems from the start of a trace (r = 0) to its end (r = 1),
+in shares of samples. "Forced less free viability" is d.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from branchdiag.stats.estimate import Estimate
 from branchdiag.stats.horizon import AgainstControl
 
 Direction = Literal["early", "late", "none"]
+
+FROM_TO = "from the start of a trace to its end"
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ def worse(evidence: Evidence, way: Direction) -> str:
     beyond = "longer way still to go" if way == "early" else "way still to go"
     return (
         f"{way.capitalize()} teacher tokens are the worse ones, beyond what the {beyond} explains: "
-        f"{_effect(evidence)}; {_failure(evidence)}, and {_ranking(evidence)}."
+        f"{FROM_TO}, {_effect(evidence)} and {_failure(evidence)}; {_ranking(evidence)}."
     )
 
 
@@ -44,7 +47,7 @@ def no_more_than_horizon(evidence: Evidence, way: Direction) -> str:
         "the longer way still to go explains" if way == "early" else "they do with nothing forced"
     )
     return (
-        f"{way.capitalize()} tokens fail more often, but no more than {cause}: "
+        f"{way.capitalize()} tokens fail more often, but no more than {cause}: {FROM_TO}, "
         f"{_failure(evidence)}, {_control(evidence)}, and {_effect(evidence)}; "
         f"{_ranking(evidence)}."
     )
@@ -54,7 +57,7 @@ def contradiction(evidence: Evidence) -> str:
     """The two absolute figures point in opposite ways."""
     return (
         "Early and late teacher tokens are not told apart, since two figures of failure contradict "
-        f"each other: {_failure(evidence)}, but {_ranking(evidence)}."
+        f"each other: {FROM_TO}, {_failure(evidence)}, but {_ranking(evidence)}."
     )
 
 
@@ -68,8 +71,8 @@ def no_control(evidence: Evidence, way: Direction) -> str:
         "apart from the way still to go"
     )
     return (
-        f"{opening}: {_failure(evidence)}, {_ranking(evidence)}, and there is no comparison with "
-        f"continuing freely ({reason})."
+        f"{opening}: {FROM_TO}, {_failure(evidence)}, {_ranking(evidence)}, and there is no "
+        f"comparison with going on freely ({reason})."
     )
 
 
@@ -77,9 +80,9 @@ def opposed(evidence: Evidence, way: Direction) -> str:
     """Absolute one way, relative the other."""
     return (
         f"Early and late teacher tokens are not told apart, since {way} ones fail more often but "
-        f"compare better with continuing freely: {_failure(evidence)}, whereas "
+        f"compare better with going on freely: {FROM_TO}, {_failure(evidence)}, whereas "
         f"{_effect(evidence)}, which may say no more than that forcing can lose little where "
-        "continuing freely seldom succeeds and gain little where it nearly always does."
+        "going on freely seldom succeeds and gain little where it nearly always does."
     )
 
 
@@ -87,12 +90,12 @@ def open_question(evidence: Evidence, way: Direction) -> str:
     """No pattern, or one whose cause is not shown."""
     if way == "none":
         return (
-            f"Early and late teacher tokens are not told apart: {_failure(evidence)}, "
-            f"{_effect(evidence)}, and {_ranking(evidence)}."
+            f"Early and late teacher tokens are not told apart: {FROM_TO}, {_failure(evidence)} "
+            f"and {_effect(evidence)}; {_ranking(evidence)}."
         )
     return (
         f"{way.capitalize()} tokens fail more often, but what makes them fail is not told apart: "
-        f"{_failure(evidence)}, {_control(evidence)}, and {_effect(evidence)}; "
+        f"{FROM_TO}, {_failure(evidence)}, {_control(evidence)}, and {_effect(evidence)}; "
         f"{_ranking(evidence)}."
     )
 
@@ -122,37 +125,33 @@ def nothing_to_tell(evidence: Evidence) -> str:
 def _failure(evidence: Evidence) -> str:
     slope = evidence.slopes.failure.estimate
     if slope.value is None:
-        return f"there is no slope of failure over the trace ({slope.reason})"
-    size, high, low, interval = _ends(slope, evidence)
+        return f"the failure rate of forced branches is not known ({slope.reason})"
     return (
-        f"the share of wrong answers after a forced token is {size} higher at the {high} of a "
-        f"trace than at its {low} ({interval})"
+        f"the failure rate of forced branches changes by {_signed(slope.value)} "
+        f"({_interval(slope, evidence, 0.0)})"
     )
 
 
 def _control(evidence: Evidence) -> str:
     slope = evidence.slopes.control.estimate
     if slope.value is None:
-        return f"with nothing forced it is not known ({slope.reason})"
-    size, high, low, interval = _ends(slope, evidence)
-    return f"with nothing forced it is {size} higher at the {high} than at the {low} ({interval})"
+        return f"that of free ones is not known ({slope.reason})"
+    return f"that of free ones by {_signed(slope.value)} ({_interval(slope, evidence, 0.0)})"
 
 
 def _effect(evidence: Evidence) -> str:
     slopes = evidence.slopes
     slope = slopes.difference.estimate
     if slope.value is None:
-        return f"the difference that forcing makes is not known ({slope.reason})"
-    size, high, low, interval = _ends(slope, evidence)
+        return f"forced less free viability is not known ({slope.reason})"
     p = "" if slopes.null.p is None else f", permutation p {_p_value(slopes.null.p)}"
     counts = (
         f"{_counted(slopes.difference.n_candidates, 'candidate')} in "
         f"{_counted(slopes.difference.n_problems, 'problem')}"
     )
     return (
-        "the difference that forcing makes to the share of right answers, set against continuing "
-        f"freely from the same place, is {size} lower at the {low} than at the {high} "
-        f"({interval}{p}; {counts})"
+        f"forced less free viability changes by {_signed(slope.value)} "
+        f"({_interval(slope, evidence, 0.0)}{p}; {counts})"
     )
 
 
@@ -172,14 +171,6 @@ def _ranking(evidence: Evidence) -> str:
     )
 
 
-def _ends(slope: Estimate, evidence: Evidence) -> tuple[str, str, str, str]:
-    """A slope as a difference that is not negative: size, higher end, lower end, interval."""
-    rises = slope.value is not None and slope.value > 0
-    shown = slope if rises else slope.negated()
-    high, low = ("end", "start") if rises else ("start", "end")
-    return _number(shown.value), high, low, _interval(shown, evidence, 0.0)
-
-
 def _interval(estimate: Estimate, evidence: Evidence, none: float) -> str:
     if estimate.ci_low is None or estimate.ci_high is None:
         return f"no interval: {estimate.reason}"
@@ -189,6 +180,10 @@ def _interval(estimate: Estimate, evidence: Evidence, none: float) -> str:
     )
     covers = estimate.ci_low <= none <= estimate.ci_high
     return f"{text}, which includes {none:g}" if covers else text
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-0.00", "0.00").replace("+0.00", "0.00")
 
 
 def _number(value: float | None) -> str:

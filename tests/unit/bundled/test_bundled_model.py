@@ -1,4 +1,4 @@
-"""The packaged model: of the stated architecture and size, better than its floor, led by the answer."""
+"""The packaged model: architecture and size as stated, above its floor, led by the answer."""
 
 from __future__ import annotations
 

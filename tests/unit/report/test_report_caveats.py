@@ -136,6 +136,10 @@ CASES = {
         set_section("truncation", samples=1000, truncated=51),
         ["5.1% of the continuations (51 of 1,000)"],
     ),
+    "truncated spines": (
+        set_counts(truncated_spines=6),
+        ["6 of the 84 spines were cut off by the budget"],
+    ),
     "range": (add_score("h_trunc", ci_low=0.6), ["chosen for a high h_trunc"]),
     "incorrect": (
         set_counts(incorrect_spines=20, ungraded_spines=2),

@@ -77,12 +77,11 @@ def test_early_worse_carries_every_number() -> None:
     assert result.status == "early_worse"
     assert result.sentence == (
         "Early teacher tokens are the worse ones, beyond what the longer way still to go explains: "
-        "the difference that forcing makes to the share of right answers, set against continuing "
-        "freely from the same place, is 0.31 lower at the start than at the end (95% interval 0.12 "
-        "to 0.50, permutation p 0.002; 306 candidates in 61 problems); the share of wrong answers "
-        "after a forced token is 0.45 higher at the start of a trace than at its end (95% interval "
-        "0.28 to 0.61), and the AUROC of early position is 0.83 (95% interval 0.66 to 0.95; 8 "
-        "real-uncertain candidates in 6 problems)."
+        "from the start of a trace to its end, forced less free viability changes by +0.31 (95% "
+        "interval 0.12 to 0.50, permutation p 0.002; 306 candidates in 61 problems) and the "
+        "failure rate of forced branches changes by -0.45 (95% interval -0.61 to -0.28); the "
+        "AUROC of early position is 0.83 (95% interval 0.66 to 0.95; 8 real-uncertain candidates "
+        "in 6 problems)."
     )
 
 
@@ -90,17 +89,15 @@ def test_late_worse_turns_the_numbers_round() -> None:
     result = decide(LATE, NONE, Estimate(-0.31, -0.5, -0.12), RANKS["late"])
     assert result.status == "late_worse"
     assert result.sentence.startswith("Late teacher tokens are the worse ones, beyond what the way")
-    assert (
-        "is 0.31 lower at the end than at the start (95% interval 0.12 to 0.50" in result.sentence
-    )
-    assert "is 0.40 higher at the end of a trace than at its start" in result.sentence
+    assert "viability changes by -0.31 (95% interval -0.50 to -0.12" in result.sentence
+    assert "forced branches changes by +0.40 (95% interval 0.20 to 0.60" in result.sentence
 
 
 def test_no_more_than_horizon_shows_the_control_and_what_may_be_left() -> None:
     result = decide(EARLY, Estimate(-0.43, -0.6, -0.25), NONE.negated(), RANKS["early"], p=0.6)
     assert result.status == "no_more_than_horizon"
     assert "but no more than the longer way still to go explains" in result.sentence
-    assert "with nothing forced it is 0.43 higher at the start" in result.sentence
+    assert "that of free ones by -0.43 (95% interval -0.60 to -0.25)" in result.sentence
     assert "which includes 0, permutation p 0.6" in result.sentence
 
 
@@ -119,7 +116,7 @@ def test_absolute_pattern_that_the_control_does_not_show_is_not_put_down_to_the_
 def test_opposed_figures_are_both_told() -> None:
     result = decide(EARLY, EARLY, relative("late"), RANKS["early"])
     assert result.status == "not_told_apart"
-    assert "compare better with continuing freely" in result.sentence
+    assert "compare better with going on freely" in result.sentence
 
 
 @pytest.mark.parametrize(("p", "status"), [(0.05, "early_worse"), (0.051, "not_told_apart")])
@@ -140,7 +137,7 @@ def test_without_a_control_nothing_is_put_down_to_the_teacher() -> None:
         result = decide(failure, GONE, GONE, RANKS["none"], p=None)
         assert result.status == "not_told_apart"
         assert result.sentence.startswith(opening)
-        assert "no comparison with continuing freely" in result.sentence
+        assert "no comparison with going on freely" in result.sentence
         check_sentence(result.sentence)
 
 
