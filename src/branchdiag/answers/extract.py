@@ -67,10 +67,10 @@ def last_boxed(
 ) -> Extraction:
     r"""The last complete `\boxed` or `\fbox` of a text.
 
-    Occurrences are tried from the right, so of nested boxes the inner one counts. Braces are matched
-    as TeX does: `\{` and `\}` are characters, not groups. White space may stand before the brace. A
-    box without braces holds what follows up to white space or the end of the formula, and must begin
-    like mathematics (`\boxed 5`, `\boxed\frac12`): "in \boxed form" is malformed, not an answer.
+    Occurrences are tried from the right, so of nested boxes the inner one counts. Braces are
+    matched as TeX does: `\{` and `\}` are characters, not groups. White space may stand before the
+    brace. A box without braces holds what follows up to white space or the end of the formula, and
+    must begin like mathematics (`\boxed 5`, `\boxed\frac12`): "in \boxed form" is malformed.
 
     Args:
         text: what the model wrote (for a continuation: the forced token and what followed it).
@@ -122,7 +122,7 @@ def after_thinking(
 def is_thinking_open(
     text: str, *, thinking_open: bool = False, tags: tuple[str, str] = THINK_TAGS
 ) -> bool:
-    """Whether a think block is open at the end of a text (of a prompt, or of a prompt and prefix)."""
+    """Whether a think block is open at the end of a text, such as a prompt or prompt and prefix."""
     return _answer_offset(text, thinking_open, tags) is None
 
 

@@ -1,10 +1,10 @@
 r"""From a canonical answer to a sympy object. Imported only inside worker processes.
 
 The parser is math-verify's (latex2sympy2_extended), fed with a spelling that avoids what it gets
-wrong: it adds neighbouring numbers as if they were a mixed number (`2(3)` = 5, `3\binom{4}{2}` = 9),
-reads `d` before a letter as a differential, drops primes and an exponent T, ignores commands it does
-not know, and folds letter case. Commands that no rule here knows raise instead. Knows nothing of
-comparison.
+wrong: it adds neighbouring numbers as if they were a mixed number (`2(3)` = 5,
+`3\binom{4}{2}` = 9), reads `d` before a letter as a differential, drops primes and an exponent T,
+ignores commands it does not know, and folds letter case. Commands that no rule here knows raise
+instead. Knows nothing of comparison.
 """
 
 from __future__ import annotations
@@ -20,20 +20,16 @@ from branchdiag.answers.latex import Atom, Command, Group, Node, Script, Text, a
 
 _ALLOWED = (
     tables.names(
-    "pi infty cdot times div leq geq neq cup cap setminus in emptyset lfloor rfloor lceil rceil "
-        "circ alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu "
-        "nu xi rho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma "
-        "Upsilon Phi Psi Omega sum prod int rightarrow ell"
-)
+        "pi infty cdot times div leq geq neq cup cap setminus in emptyset lfloor rfloor lceil "
+        "rceil circ alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa "
+        "lambda mu nu xi rho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda "
+        "Xi Pi Sigma Upsilon Phi Psi Omega sum prod int rightarrow ell"
+    )
     | tables.FUNCTIONS
 )
 _SIGNS = frozenset([r"\{", r"\}", r"\%", "\\\\"])
-_COMMANDS = tables.names(
-    "frac binom sqrt bar overline hat vec tilde dot mathbb begin end"
-)
-_ENVIRONMENTS = tables.names(
-    "matrix pmatrix bmatrix vmatrix"
-)
+_COMMANDS = tables.names("frac binom sqrt bar overline hat vec tilde dot mathbb begin end")
+_ENVIRONMENTS = tables.names("matrix pmatrix bmatrix vmatrix")
 _CALCULUS = re.compile(r"\\int(?![A-Za-z])|\\frac\{d")
 _CONFIG = ConversionConfig(lowercase_symbols=False)
 IMAGINARY = {sympy.Symbol("i"): sympy.I}

@@ -37,9 +37,10 @@ class Grade:
             Rules: `invalid` (no answer in a box), `oversize` (longer or deeper nested than any
             final answer: wrong), `integer`, `exact`, `words`, `choice`, `base`, `ratio`,
             `rational`, `rounded`, `units`, `percent`, `assignment`, `list`, `bracket`, `matrix`,
-            `subscripts`, `primes`, `text`, `numeric`, `equation`, `relation`, `set`, `math_verify`, `unparsed`
-            (the gold answer reads as mathematics, the prediction does not: wrong). Missing grades:
-            `no_gold`, `gold_unparsed`, `timeout`, `crash`, `memory`, `error`.
+            `subscripts`, `primes`, `text`, `numeric`, `equation`, `relation`, `set`,
+            `math_verify`, `unparsed` (the gold answer reads as mathematics, the prediction does
+            not: wrong). Missing grades: `no_gold`, `gold_unparsed`, `timeout`, `crash`, `memory`,
+            `error`.
         detail: what helps to audit the decision; may be empty.
     """
 
@@ -182,9 +183,10 @@ class _Comparison:
         """10% is 0.1, and 10 where the problem asked for percent; not 1000 nor 0.1%."""
         if given.unit is not None and wanted.unit is not None and given.known and wanted.known:
             return Grade(False, "percent", f"{given.unit}, not {wanted.unit}")
-        numbers = rational(given.value), rational(wanted.value)
-        if numbers[0] is not None and numbers[1] is not None:
-            share, other = numbers if given.unit == units.PERCENT else numbers[::-1]
+        share, other = rational(given.value), rational(wanted.value)
+        if given.unit != units.PERCENT:
+            share, other = other, share
+        if share is not None and other is not None:
             if share == 100 * other:
                 return Grade(True, "percent", "as a share")
             # a bare reference below 1 is a share, not a number of percent
@@ -204,9 +206,9 @@ class _Comparison:
         if given and (given[1] != "=" or not _RELATION.search(gold)):
             return self._inside("assignment", given[2], gold)
         if not _RELATION.search(gold):
-            value = structure.equation_value(predicted)
-            if value is not None:
-                return self._inside("assignment", value, gold)
+            stated = structure.equation_values(predicted)
+            if stated:
+                return self._any("assignment", [self.values(value, gold) for value in stated])
         return None
 
     def _parts(self, predicted: str, gold: str) -> Grade | None:
@@ -244,17 +246,19 @@ class _Comparison:
                     *((predicted, _as_one(parts)) if given is None else (_as_one(parts), gold))
                 )
             return None
-        if parts.kind in _UNORDERED and len(set(parts.items)) == 1:
-            item = parts.items[0]
-            return self._inside("list", *((predicted, item) if given is None else (item, gold)))
-        return Grade(False, "bracket" if parts.kind == "bracket" else "list", "one and several")
+        if parts.kind == "bracket":
+            return Grade(False, "bracket", "one and several")
+        # "3/2 or 1.5" says one value twice
+        pairs = [(predicted, item) if given is None else (item, gold) for item in parts.items]
+        return self._all("list", [self.values(*pair) for pair in pairs])
 
     def _ordered(
         self, path: str, given: structure.Parts, wanted: structure.Parts, same: bool
     ) -> Grade:
         if not same or len(given.items) != len(wanted.items):
             return Grade(False, path, "another shape")
-        return self._all(path, [self.values(*pair) for pair in zip(given.items, wanted.items)])
+        pairs = zip(given.items, wanted.items, strict=True)
+        return self._all(path, [self.values(*pair) for pair in pairs])
 
     def _unordered(self, given: Sequence[str], wanted: Sequence[str]) -> Grade:
         """Matches items one to one; an item that is repeated in the prediction alone is one."""
@@ -298,6 +302,15 @@ class _Comparison:
                 if grade.correct is verdict:
                     return replace(grade, path=f"{path}/{grade.path}")
         return Grade(True, path, ", ".join(sorted({grade.path for grade in grades})))
+
+    @staticmethod
+    def _any(path: str, grades: Sequence[Grade]) -> Grade:
+        """Correct if any is, else missing if any is, else wrong."""
+        for verdict in (True, None, False):
+            for grade in grades:
+                if grade.correct is verdict:
+                    return replace(grade, path=f"{path}/{grade.path}")
+        return Grade(False, path)
 
     def _single(self, predicted: str, gold: str) -> Grade:
         verdict = _first_verdict(("subscripts", "primes"), predicted, gold)

@@ -26,6 +26,7 @@ _TOKEN = re.compile(
 _LIST_WORDS = re.compile(r"(?<![^\W\d_])(?:and|or)(?![^\W\d_])")
 _LETTER_UNIT = re.compile(r"(?![dei]$)[A-Za-z](?:[/ ][A-Za-z]|\^?[0-9])*")
 _COUNTED = re.compile(r"([-+]?[0-9][0-9.,]*) ?([^\W\d_].*)")
+_SILENT_IN_TEXT = (tables.TEXT, tables.FONTS, tables.DROPPED, tables.DELIMITERS)
 _COMMANDS_OF_CHARACTERS = {"%": r"\%", "*": r"\cdot"}
 _TWO_LETTERS = re.compile(r"[^\W\d_]{2}")
 _SCRIPT_RUN = re.compile(f"([{''.join(tables.SUPERSCRIPTS)}]+)|([{''.join(tables.SUBSCRIPTS)}]+)")
@@ -312,8 +313,8 @@ def _plain(tokens: list[Atom]) -> str:
     for token in tokens:
         if token.kind == "command":
             name = token.text[1:]
-            known = name in tables.TEXT or name in tables.FONTS or name in tables.DROPPED
-            blank = name in tables.SPACES or not name.isalpha() and name not in "%$#&_"
+            known = any(name in table for table in _SILENT_IN_TEXT)
+            blank = name in tables.SPACES or (not name.isalpha() and name not in "%$#&_")
             pieces.append("" if known else " " if blank else token.text)
         elif token.kind != "character" or token.text not in "{}~":
             pieces.append(token.text)

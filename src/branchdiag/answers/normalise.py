@@ -4,11 +4,11 @@ Reads an answer, gives its canonical string, or its digits where it is an intege
 the same canonical string are the same answer; different strings may still be equal (`1/2`, `0.5`).
 Knows nothing of grading, units or algebra. Imports nothing heavy.
 
-What is one spelling: spacing, size and font commands, synonyms, redundant braces, `\frac12`, Unicode
-signs, thousands separators (`10,\!080`, `58,500`, `10\,000`; `58, 500` and `(58,500)` are lists),
-zeros before and after a number (`042`, `42.0`, `.5`), a plus sign in front, a full stop at the end,
-"and" and "or" between the items of a list. What is kept: units, currency, percent and degree signs
-(`units`), letter case, order, brackets, base subscripts, digits under an overline.
+What is one spelling: spacing, size and font commands, synonyms, redundant braces, `\frac12`,
+Unicode signs, thousands separators (`10,\!080`, `58,500`, `10\,000`; `58, 500` and `(58,500)` are
+lists), zeros before and after a number (`042`, `42.0`, `.5`), a plus sign in front, a full stop at
+the end, "and" and "or" between the items of a list. What is kept: units, currency, percent and
+degree signs (`units`), letter case, order, brackets, base subscripts, digits under an overline.
 """
 
 from __future__ import annotations
@@ -221,9 +221,10 @@ def _order_scripts(nodes: list[Node]) -> list[Node]:
     ordered = list(nodes)
     for i in range(1, len(ordered)):
         before, after = ordered[i - 1], ordered[i]
-        if isinstance(before, Script) and isinstance(after, Script):
-            if before.sign == "^" and after.sign == "_":
-                ordered[i - 1 : i + 1] = [after, before]
+        if not (isinstance(before, Script) and isinstance(after, Script)):
+            continue
+        if before.sign == "^" and after.sign == "_":
+            ordered[i - 1 : i + 1] = [after, before]
     return ordered
 
 

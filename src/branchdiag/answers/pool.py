@@ -1,10 +1,11 @@
 """Grading in processes that can be killed.
 
 Reads pairs (predicted, gold), gives `Grade`s. Integers and whatever else needs no algebra are
-answered here; the rest goes to worker processes (`branchdiag.answers.worker`), which start only when
-they are first needed, each grading one answer at a time in its main thread. An answer that takes
-too long costs its worker: it is killed, and the answer is tried once more in a fresh one before its
-grade is missing. A missing grade is never a wrong answer. Knows nothing of what the answers are for.
+answered here; the rest goes to worker processes (`branchdiag.answers.worker`), which start only
+when they are first needed, each grading one answer at a time in its main thread. An answer that
+takes too long costs its worker: it is killed, and the answer is tried once more in a fresh one
+before its grade is missing. A missing grade is never a wrong answer. Knows nothing of what the
+answers are for.
 
 Workers are plain subprocesses, not `multiprocessing` ones: nothing of the caller's main module is
 imported again, and they need no guard in scripts and notebooks.
@@ -25,7 +26,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from branchdiag.answers.grade import Grade, cheap_grade
 from branchdiag.errors import MissingRequirement
@@ -183,7 +184,7 @@ class GradingPool:
             worker.deadline = float("inf")
             self._failed_starts = 0
             if task is not None:
-                grade = Grade(message["correct"], message["path"], message["detail"])
+                grade = Grade(**message)
                 self._finish(task, grade)
                 if grade.path == "memory":
                     self._lose(worker, "memory", "")  # what is left of it is not to be trusted
@@ -273,7 +274,7 @@ class _Worker:
         self.task = task
         self.deadline = time.monotonic() + timeout_s
 
-    def read(self) -> list[dict[str, str | bool | None]]:
+    def read(self) -> list[dict[str, Any]]:
         """Whole messages that have arrived; sets `is_gone` at the end of the stream."""
         data = os.read(self.output.fileno(), 65536)
         self.is_gone = not data

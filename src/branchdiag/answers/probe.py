@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import mpmath
 import sympy
@@ -24,17 +23,15 @@ from sympy.core.function import AppliedUndef
 
 DIGITS = 50
 MIN_POINTS = 3
-_SAME = mpmath.mpf(10) ** -35
-_OTHER = mpmath.mpf(10) ** -25
-_MAX_EXPONENT = 1_000_000  # of e, in a power: about 430,000 digits
+_MAX_EXPONENT = 50_000  # of e, in a power: some 21,700 digits
 _MAX_ARGUMENT = 10**15
 
+_FUNCTION_NAMES = (
+    "sin cos tan cot sec csc asin acos atan acot asec acsc sinh cosh tanh coth sech csch asinh "
+    "acosh atanh acoth exp"
+)
 _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
-    name: getattr(mpmath, name)
-    for name in (
-        "sin cos tan cot sec csc asin acos atan acot asec acsc sinh cosh tanh coth sech csch asinh "
-        "acosh atanh acoth exp"
-    ).split()
+    name: getattr(mpmath, name) for name in _FUNCTION_NAMES.split()
 }
 
 
@@ -50,14 +47,6 @@ class TooLargeError(ArithmeticError):
     """The value is too large (or too near zero) to write down; no sane answer equals it."""
 
 
-@dataclass
-class Value:
-    """A value and whether the real numbers were left on the way to it."""
-
-    number: Any
-    complex: bool
-
-
 def equal(gold: sympy.Expr, predicted: sympy.Expr) -> bool | None:
     """Whether two expressions have the same values; None if that cannot be told."""
     infinite = [expression in _INFINITE for expression in (gold, predicted)]
@@ -68,17 +57,17 @@ def equal(gold: sympy.Expr, predicted: sympy.Expr) -> bool | None:
 
 def proportional(gold: sympy.Expr, predicted: sympy.Expr) -> int | None:
     """Sign of the constant c with gold = c x predicted; 0 if there is none, None if unknown."""
-    ratios: list[Any] = []
+    ratios: list[Sample] = []
 
-    def constant(a: Any, b: Any) -> bool | None:
-        if _is_zero(a) or _is_zero(b):
-            return True if _is_zero(a) and _is_zero(b) else False
-        ratios.append((a[0] / b[0], a[1] / b[1]))
+    def constant(a: Sample, b: Sample) -> bool | None:
+        if a.is_zero() or b.is_zero():
+            return a.is_zero() and b.is_zero()
+        ratios.append(Sample(a.coarse / b.coarse, a.fine / b.fine, a.digits))
         return _same(ratios[0], ratios[-1])
 
     verdict = _decide(gold, predicted, constant)
     if verdict and ratios:
-        first = ratios[0][0]
+        first = ratios[0].coarse
         return 1 if mpmath.re(first) > 0 else -1
     return 0 if verdict is False else None
 
@@ -93,12 +82,28 @@ def value_of(expression: sympy.Expr) -> Any:
         return _Evaluator({}).value(expression)
 
 
-Pair = tuple[Any, Any]
-"""A value at `DIGITS` and at twice as many."""
+class Sample(NamedTuple):
+    """A value at one precision and at twice that precision, and the decimal digits of the first.
+
+    The precision exceeds the size of everything on the way to the value, large or small.
+    """
+
+    coarse: Any
+    fine: Any
+    digits: int
+
+    def is_zero(self, size: Any = 1) -> bool:
+        """Whether it is rounding noise: with twice the digits noise all but vanishes."""
+        coarse, fine = abs(self.coarse), abs(self.fine)
+        noise = max(
+            coarse * mpmath.mpf(10) ** -(self.digits // 2),
+            size * mpmath.mpf(10) ** -(8 * self.digits // 5),
+        )
+        return bool(fine == 0 or fine < noise)
 
 
 def _decide(
-    gold: sympy.Expr, predicted: sympy.Expr, compare: Callable[[Pair, Pair], bool | None]
+    gold: sympy.Expr, predicted: sympy.Expr, compare: Callable[[Sample, Sample], bool | None]
 ) -> bool | None:
     symbols = sorted(gold.free_symbols | predicted.free_symbols, key=str)
     with_i = gold.has(sympy.I) or predicted.has(sympy.I)
@@ -128,29 +133,43 @@ def _decide(
 
 def _at(
     gold: sympy.Expr, predicted: sympy.Expr, point: Mapping[sympy.Symbol, sympy.Rational]
-) -> tuple[tuple[Pair, Pair], bool]:
+) -> tuple[tuple[Sample, Sample], bool]:
     """Values of both at two precisions, and whether either left the real numbers.
 
     Raises:
         TooLargeError: exactly one of them is too large.
         InconclusiveError, UndefinedError: see there.
     """
-    pairs: list[list[Any]] = [[], []]
-    is_complex = False
-    for digits in (DIGITS, 2 * DIGITS):
-        with mpmath.workdps(digits):
-            values = {symbol: mpmath.mpf(v.p) / v.q for symbol, v in point.items()}
-            too_large = 0
-            for pair, expression in zip(pairs, (gold, predicted), strict=True):
-                evaluator = _Evaluator(values)
-                try:
-                    pair.append(evaluator.value(expression))
-                except TooLargeError:
-                    too_large += 1
-                is_complex = is_complex or evaluator.complex
-            if too_large:
-                raise TooLargeError if too_large == 1 else InconclusiveError
-    return ((pairs[0][0], pairs[0][1]), (pairs[1][0], pairs[1][1])), is_complex
+    digits = DIGITS
+    coarse, is_complex, scale = _evaluate((gold, predicted), point, digits)
+    if scale > 10:  # 2^2023 - 1 and 2^2023 differ after 609 digits
+        digits += scale
+        coarse, is_complex, _ = _evaluate((gold, predicted), point, digits)
+    fine, _, _ = _evaluate((gold, predicted), point, 2 * digits)
+    return (Sample(coarse[0], fine[0], digits), Sample(coarse[1], fine[1], digits)), is_complex
+
+
+def _evaluate(
+    expressions: tuple[sympy.Expr, ...],
+    point: Mapping[sympy.Symbol, sympy.Rational],
+    digits: int,
+) -> tuple[list[Any], bool, int]:
+    """Values, whether the real numbers were left, and digits before or after the point."""
+    found: list[Any] = []
+    is_complex, scale, too_large = False, 0, 0
+    with mpmath.workdps(digits):
+        values = {symbol: mpmath.mpf(v.p) / v.q for symbol, v in point.items()}
+        for expression in expressions:
+            evaluator = _Evaluator(values)
+            try:
+                found.append(evaluator.value(expression))
+            except TooLargeError:
+                too_large += 1
+            is_complex = is_complex or evaluator.complex
+            scale = max(scale, evaluator.scale)
+    if too_large:
+        raise TooLargeError if too_large == 1 else InconclusiveError
+    return found, is_complex, scale
 
 
 def _points(symbols: list[sympy.Symbol]) -> Iterator[dict[sympy.Symbol, sympy.Rational]]:
@@ -171,19 +190,10 @@ def _points(symbols: list[sympy.Symbol]) -> Iterator[dict[sympy.Symbol, sympy.Ra
             }
 
 
-def _is_zero(pair: Pair) -> bool:
-    """Whether a value is rounding noise: with twice the digits noise all but vanishes."""
-    coarse, fine = abs(pair[0]), abs(pair[1])
-    return bool(fine == 0 or fine < coarse * mpmath.mpf(10) ** -(DIGITS // 2))
-
-
-def _same(a: Pair, b: Pair) -> bool | None:
-    if _is_zero(a) or _is_zero(b):
-        return _is_zero(a) and _is_zero(b)
-    difference = abs(a[1] - b[1]) / max(abs(a[1]), abs(b[1]))
-    if difference < _SAME:
-        return True
-    return False if difference > _OTHER else None
+def _same(a: Sample, b: Sample) -> bool:
+    with mpmath.workdps(2 * a.digits):  # the difference itself: exact for large integers
+        difference = Sample(a.coarse - b.coarse, a.fine - b.fine, a.digits)
+        return difference.is_zero(max(1, abs(a.fine), abs(b.fine)))
 
 
 _INFINITE = (sympy.oo, -sympy.oo, sympy.zoo)
@@ -205,6 +215,7 @@ class _Evaluator:
     def __init__(self, values: Mapping[sympy.Symbol, Any]) -> None:
         self.values = values
         self.complex = False
+        self.scale = 0
 
     def value(self, node: Any) -> Any:
         try:
@@ -213,6 +224,8 @@ class _Evaluator:
             raise UndefinedError(str(error)) from error
         if mpmath.isnan(result) or mpmath.isinf(result):
             raise UndefinedError(str(type(node)))
+        if result != 0:
+            self.scale = max(self.scale, abs(int(mpmath.mag(result))) * 3 // 10)
         if isinstance(result, mpmath.mpc):
             if abs(result.imag) <= abs(result.real) * mpmath.mpf(10) ** (5 - mpmath.mp.dps):
                 return result.real

@@ -79,7 +79,7 @@ def rounds_to(exact: Fraction, typed: Decimal) -> bool:
     """
     if typed.significant < MIN_SIGNIFICANT_DIGITS or is_terminating(exact):
         return False
-    return abs(exact - typed.value) * 2 * 10**typed.places <= 1
+    return bool(abs(exact - typed.value) * 2 * 10**typed.places <= 1)
 
 
 def is_terminating(value: Fraction) -> bool:
@@ -97,8 +97,8 @@ def _value(name: str, parts: list[str]) -> Fraction | None:
     if name == "fraction":
         return Fraction(parts[0]) / Fraction(parts[1])
     if name == "mixed":
-        whole, above, below = (int(part) for part in parts)
-        return whole + Fraction(above, below) if above < below else None
+        above, below = int(parts[1]), int(parts[2])
+        return int(parts[0]) + Fraction(above, below) if above < below else None
     if name == "repeating":
         whole, start, cycle = parts
         start_value = Fraction(f"{whole}.{start or '0'}")

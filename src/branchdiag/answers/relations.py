@@ -88,9 +88,10 @@ def same_sets(gold: sympy.Set, predicted: sympy.Set) -> bool | None:
     if pieces[0] is not None and pieces[1] is not None:
         return same_members(pieces[0], pieces[1], _same_piece)
     try:
-        return sympy.SymmetricDifference(gold, predicted).is_empty
+        empty: bool | None = sympy.SymmetricDifference(gold, predicted).is_empty
     except (NotImplementedError, TypeError, ValueError, AttributeError):
         return None
+    return empty
 
 
 def _same_relation(gold: Relational, predicted: Relational) -> bool | None:

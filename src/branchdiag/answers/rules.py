@@ -1,8 +1,8 @@
 r"""Answers that algebra would misread: words, choice letters, numerals in a base, ratios and times.
 
-Each rule reads two canonical strings (`normalise`) and decides (True, False) or passes (None). They
-close the false positives of math-verify: "yes" = "sey" (letters taken as a product), 4210_5 = 4210_7
-(subscript dropped), 12:30 = 24:60 (taken as a quotient). Knows nothing of sympy.
+Each rule reads two canonical strings (`normalise`) and decides (True, False) or passes (None).
+They close the false positives of math-verify: "yes" = "sey" (letters taken as a product),
+4210_5 = 4210_7 (subscript dropped), 12:30 = 24:60 (taken as a quotient). Knows nothing of sympy.
 """
 
 from __future__ import annotations
@@ -22,14 +22,10 @@ _GEOMETRY = re.compile(
 )
 _CHOICE = re.compile(r"\(([A-Z])\)|([A-Z])")
 _CHOICE_AND_MORE = re.compile(r"\(([A-Z])\).+|([A-Z])\).+")
-_BASE_WORDS = {
-    word: str(base)
-    for base, word in enumerate(
-        "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-        "sixteen".split(),
-        start=2,
-    )
-}
+_NUMBER_WORDS = (
+    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+)
+_BASE_WORDS = {word: str(base) for base, word in enumerate(_NUMBER_WORDS.split(), start=2)}
 _NUMERAL = re.compile(
     r"\(?(?=[A-Z]*[0-9])([0-9A-Z]+)\)?"
     r"(?:_(?:([0-9])|\{([0-9]+)\}|\\text\{([a-z]+)\}|\{\\text\{([a-z]+)\}\}|\{([a-z]+)\})"
@@ -83,6 +79,8 @@ def base(predicted: str, gold: str) -> bool | None:
     if wanted is not None and given is not None:
         return wanted == given
     numeral, other = (wanted, predicted) if wanted is not None else (given, gold)
+    if "=" in other:
+        return None
     if numeral is not None and _BARE_NUMERAL.fullmatch(other):
         return numeral[0] == other
     return False if wanted is not None else None

@@ -7,6 +7,7 @@ grading or sympy.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +26,7 @@ _NAME = (
 _ASSIGNMENT = re.compile(
     rf"({_NAME}) ?(=|\\in(?![A-Za-z])|\\(?:approx|equiv)(?![A-Za-z])) ?(.+)", re.DOTALL
 )
+_LETTERS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
 _ORDER = re.compile(r"[<>]|\\(?:leq|geq|neq)(?![A-Za-z])")
 _SET_BUILDER = re.compile(
     r"\\\{ ?[A-Za-z](?:\\in ?\\mathbb\{R\})? ?(?::|\\mid ?|\|) ?(.+)\\\}", re.DOTALL
@@ -75,7 +77,7 @@ def parts(canonical: str) -> Parts | None:
     return None
 
 
-def split(canonical: str, separators: str = ",;") -> list[str]:
+def split(canonical: str, separators: Collection[str] = ",;") -> list[str]:
     """The items between separators outside of all brackets; one item if they do not balance."""
     items, start, level, environment, position = [], 0, 0, 0, 0
     for match in _TOKEN.finditer(canonical):
@@ -111,24 +113,25 @@ def assignment(canonical: str) -> tuple[str, str, str] | None:
     return None if value.startswith("=") or value.endswith("=") else (match[1], match[2], value)
 
 
-def equation_value(canonical: str) -> str | None:
-    """The number an equation ends in, whatever stands before it (`a + b = 7`); else None."""
+def equation_values(canonical: str) -> list[str]:
+    """The values that an equation states: the last of `a + b = 7`, both of `1/3 = 0.333`."""
     sides = split(canonical, "=")
-    if (
-        len(sides) < 2
-        or len(split(canonical)) > 1
-        or _ORDER.search(canonical)
-        or re.search(r"(?<!\\)\b[A-Za-z]", sides[-1])
-    ):
-        return None
-    return sides[-1] if sides[-1] != "0" else None
+    if len(sides) < 2 or len(split(canonical)) > 1 or _ORDER.search(canonical):
+        return []
+    values = [side for side in sides if not _LETTERS.search(side)]
+    if len(values) == len(sides):
+        return values
+    return values[-1:] if values and values[-1] == sides[-1] != "0" else []
 
 
 def without_prefix(canonical: str) -> str:
-    r"""Without a leading `\text{...:}`; of a set builder the condition alone."""
+    r"""Without a leading `\text{...:}` or a closing `\approx ...`; a set builder's condition."""
     match = _PREFIX.fullmatch(canonical)
     if match:
         return match[1].strip()
+    exact = split(canonical, (r"\approx",))
+    if len(exact) > 1 and _ASSIGNMENT.fullmatch(canonical) is None:
+        return exact[0]
     builder = _SET_BUILDER.fullmatch(canonical)
     return builder[1].strip() if builder and _ORDER.search(builder[1]) else canonical
 

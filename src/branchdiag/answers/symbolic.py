@@ -74,7 +74,9 @@ def _compare(gold: Any, predicted: Any) -> tuple[bool | None, str]:
         return _same_matrices(gold, predicted), "matrix"
     chains = relations(gold), relations(predicted)
     sets = as_set(gold), as_set(predicted)
-    if sets[0] is not None and sets[1] is not None:
+    both_chains = chains[0] is not None and chains[1] is not None
+    same_variable = not both_chains or gold.free_symbols == predicted.free_symbols
+    if sets[0] is not None and sets[1] is not None and same_variable:
         same = same_sets(sets[0], sets[1])
         if same is not None:
             return same, "set"

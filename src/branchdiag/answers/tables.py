@@ -31,20 +31,13 @@ UNICODE = {
 }  # fmt: skip
 """Signs for which LaTeX has a name; thin spaces become thin spaces."""
 
-UNICODE |= dict(
-    zip(
-        "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩ",
-        (
-            rf"\{name} "
-            for name in (
-                "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho "
-                "sigma tau upsilon phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi "
-                "Omega"
-            ).split()
-        ),
-        strict=True,
-    )
+_GREEK_LETTERS = "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩ"
+_GREEK_NAMES = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau "
+    "upsilon phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"
 )
+for _letter, _name in zip(_GREEK_LETTERS, _GREEK_NAMES.split(), strict=True):
+    UNICODE[_letter] = rf"\{_name} "
 UNICODE |= {chr(code + 0xFEE0): chr(code) for code in range(0x21, 0x7F)}  # full-width forms
 TRANSLATION = str.maketrans(UNICODE)
 
@@ -72,15 +65,11 @@ DROPPED = names(
     "strut big Big bigg Bigg bigl Bigl biggl Biggl bigr Bigr biggr Biggr bigm Bigm rm bf it sf tt "
     "em tiny small normalsize large Large LARGE huge Huge centering boldmath unboldmath"
 )
-DROPPED_WITH_ARGUMENT = names(
-    "phantom hphantom vphantom hspace vspace label tag color"
-)
+DROPPED_WITH_ARGUMENT = names("phantom hphantom vphantom hspace vspace label tag color")
 DELIMITERS = frozenset(["left", "right", "middle", "mleft", "mright"])
 """Dropped together with the empty delimiter, a dot, that may follow."""
 
-SPACES = names(
-    "quad qquad enspace enskip space nobreakspace medspace thickspace"
-)
+SPACES = names("quad qquad enspace enskip space nobreakspace medspace thickspace")
 TEXT = names(
     "text textrm textbf textit textsf texttt textnormal textup textsc mbox hbox emph mathrm "
     "operatorname"
@@ -95,12 +84,8 @@ ONE_ARGUMENT = names(
     "overline bar hat vec tilde widetilde dot ddot mathbb mathcal mathfrak mathscr pmod overbrace "
     "underbrace begin end overleftrightarrow overarc"
 )
-TWO_ARGUMENTS = names(
-    "frac binom stackrel overset underset"
-)
-VERBATIM_DIGITS = names(
-    "overline bar dot ddot"
-)
+TWO_ARGUMENTS = names("frac binom stackrel overset underset")
+VERBATIM_DIGITS = names("overline bar dot ddot")
 """Digits under these repeat: 0.\\overline{03} is not 0.\\overline{3}, so no zero is dropped."""
 
 FUNCTIONS = names(

@@ -49,7 +49,7 @@ def card(
     """The card as Markdown; `spent` is what training took (seconds, steps, tokens, sequences)."""
     plans = ", ".join(f"{kind} {value:.0%}" for kind, value in numbers["by_plan"].items())
     student = 1 - examples.SHARE_TEACHER_ANSWER - examples.SHARE_TEACHER_SOLUTION
-    span = f"{numbers['shortest_tokens']} to {numbers['longest_tokens']}"
+    mean, least, most = (numbers[f"{name}_tokens"] for name in ("mean", "shortest", "longest"))
     entries = {
         "student, greedy": f"{numbers['student_greedy']:.1%}",
         "student, greedy, without thinking": f"{numbers['student_greedy_without_thinking']:.1%}",
@@ -58,7 +58,7 @@ def card(
         "teacher shown a solution, greedy": f"{numbers['teacher_solution_greedy']:.1%}",
         "KL(teacher shown the answer to student), nats a token": f"{numbers['kl_answer']:.3f}",
         "KL(teacher shown a solution to student), nats a token": f"{numbers['kl_solution']:.3f}",
-        "completion length, tokens: mean (shortest to longest)": f"{numbers['mean_tokens']:.0f} ({span})",
+        "completion length, tokens: mean (shortest to longest)": f"{mean:.0f} ({least} to {most})",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in entries.items())
     return f"""---

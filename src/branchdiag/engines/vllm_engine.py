@@ -66,7 +66,7 @@ class VllmEngine:
             ) from error
         self.on_cpu = bool(current_platform.is_cpu())
         if self.on_cpu:
-            # A CPU has no use for a scheduler beside the model: one process, loaded in half the time.
+            # A scheduler beside the model is no use to a CPU; one process loads in half the time.
             os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         self._engine: Any = self._start()
 

@@ -220,7 +220,7 @@ def attrition_of(context: Context, frames: Mapping[str, pd.DataFrame]) -> list[S
     label = labels["label"]
     limit = context.protocol.candidates.max_per_problem
     stages: list[tuple[str, str, int, str]] = [
-        ("A", "problems", len(context.problems), ""),
+        ("A", "problems", len(context.problems), "as the sources gave them"),
         (
             "A",
             "correct spines",

@@ -28,7 +28,17 @@ if TYPE_CHECKING:
 
 REPORT_PAGE, REPORT_DOCUMENT = "report.html", "report.json"
 KAPPA_FLOOR = 1e-6
-LOCAL_SCORES = ("h_trunc", "h_full", "h_mc", "mi", "log_kappa", "h_student", "kl", "margin")
+LOCAL_SCORES = (
+    "h_trunc",
+    "h_full",
+    "h_mc",
+    "mi",
+    "log_kappa",
+    "h_student",
+    "log_ratio",
+    "kl",
+    "margin",
+)
 SENSITIVITY = ("label_finished", "label_strict", "control_viable")
 
 
@@ -168,7 +178,7 @@ def curve_rows(
     values: pd.DataFrame, candidates: pd.DataFrame, settings: ReportSettings
 ) -> list[dict[str, Any]]:
     """The rows of `curves`: failure by position and by score, the control, the advantage."""
-    from branchdiag.stats.reliability import advantage_curve, failure_curves
+    from branchdiag.stats.reliability import advantage_curve, binned_curve, failure_curves
 
     resampling = resampling_of(settings)
     r, problems = values["r"].to_numpy(float), values["problem_id"].to_numpy(str)
@@ -181,6 +191,9 @@ def curve_rows(
         problems,
         bins=settings.bins,
         **resampling,
+    )
+    rows += binned_curve(
+        "d_by_r", r, values["d"].to_numpy(float), problems, bins=settings.bins, **resampling
     )
     teacher, student, viability = child_arrays(values, candidates)
     rows += advantage_curve(

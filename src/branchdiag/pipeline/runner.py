@@ -204,7 +204,7 @@ def _end(
 
 def environment() -> dict[str, Any]:
     """Versions and machine, without importing any of the packages."""
-    versions: dict[str, str] = {"python": platform.python_version()}
+    versions = {"branchdiag": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
             versions[package] = version(package)

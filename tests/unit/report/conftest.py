@@ -7,6 +7,7 @@ package's.
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable
@@ -503,22 +504,46 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
+@functools.cache
+def known_run(kind: str) -> FakeRun:
+    """The run of that kind, made once."""
+    return make_run(**RUNS[kind])
+
+
+@functools.cache
+def known_figures(kind: str) -> dict[str, Figure]:
+    """Its figures, drawn once."""
+    return draw_all(known_run(kind).document, known_run(kind).frames)
+
+
 @pytest.fixture(scope="session")
 def paper_run() -> FakeRun:
     """61 problems, 280 candidates, 8 positives. Do not write into it."""
-    return make_run()
-
-
-@pytest.fixture(scope="session", params=list(RUNS))
-def any_run(request: pytest.FixtureRequest) -> FakeRun:
-    """Each of the degenerate runs as well. Do not write into it."""
-    return make_run(**RUNS[request.param])
+    return known_run("paper_size")
 
 
 @pytest.fixture(scope="session")
-def drawn(any_run: FakeRun) -> dict[str, Figure]:
+def paper_figures() -> dict[str, Figure]:
+    """The figures of that run."""
+    return known_figures("paper_size")
+
+
+@pytest.fixture(scope="session", params=list(RUNS))
+def run_kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of run, the degenerate ones as well."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def any_run(run_kind: str) -> FakeRun:
+    """A run of each kind. Do not write into it."""
+    return known_run(run_kind)
+
+
+@pytest.fixture(scope="session")
+def drawn(run_kind: str) -> dict[str, Figure]:
     """The figures of each run."""
-    return draw_all(any_run.document, any_run.frames)
+    return known_figures(run_kind)
 
 
 @pytest.fixture(scope="session")
@@ -527,12 +552,6 @@ def any_page(any_run: FakeRun, drawn: dict[str, Figure]) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return render_page(any_run.document, any_run.frames, drawn, examples=any_run.examples)
-
-
-@pytest.fixture(scope="session")
-def paper_figures(paper_run: FakeRun) -> dict[str, Figure]:
-    """The figures of the run of the paper's size."""
-    return draw_all(paper_run.document, paper_run.frames)
 
 
 @pytest.fixture(scope="session")

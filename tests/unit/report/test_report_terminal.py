@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import io
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -183,3 +185,13 @@ def test_the_status_tells_where_each_phase_stands():
 def test_safe_text_comes_out_of_markup_as_it_is_shown(text):
     markup = f"[bold]{safe_text(text)}[/bold]"
     assert Text.from_markup(markup, emoji=False).plain == visible(text)
+
+
+def test_the_terminal_draws_in_nothing_heavy():
+    code = (
+        "import sys, branchdiag.report.terminal, branchdiag.report.caveats\n"
+        "heavy = {'torch', 'pandas', 'numpy', 'scipy', 'matplotlib', 'pyarrow', 'transformers'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

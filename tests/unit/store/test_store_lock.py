@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from branchdiag.errors import BranchdiagError
@@ -157,12 +158,15 @@ CHILDREN = """
         if kind == "subprocess":
             pid = subprocess.Popen(["sleep", "60"], close_fds=False).pid
         elif kind == "fork":
+            said, say = os.pipe()
             pid = os.fork()
             if pid == 0:
-                assert not lock.held
+                os.write(say, b"held" if lock.held else b"free")
                 lock.release()  # must not give back what the parent holds
+                os.write(say, b"!")
                 time.sleep(60)
                 os._exit(0)
+            assert os.read(said, 4) + os.read(said, 1) == b"free!"
         else:
             process = multiprocessing.get_context(kind).Process(target=time.sleep, args=(60,))
             process.start()
@@ -191,7 +195,7 @@ def test_children_of_a_killed_holder_do_not_keep_it(
             Lock(path).acquire(wait_s=0)
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-        os.kill(child_pid, 0)  # still alive
+        assert psutil.Process(child_pid).status() != psutil.STATUS_ZOMBIE  # still alive
         lock = Lock(path)
         lock.acquire(wait_s=1)
         lock.release()

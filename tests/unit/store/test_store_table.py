@@ -592,6 +592,17 @@ def test_parts_of_another_version_are_a_conflict_and_stay(
     assert {path: size for path, size in after.items() if SCHEMA_PART not in path} == names
 
 
+@pytest.mark.parametrize("name", ["answes", "correct"])
+def test_a_damaged_name_of_a_nullable_column_is_no_older_part(tmp_path: Path, name: str) -> None:
+    table = Table(tmp_path / "spines", SPINES)
+    part = str_path(table.append([spine_row(answer="1", correct=True)]))
+    whole = pq.read_table(part)
+    names = [name if column == "answer" else column for column in whole.column_names]
+    pq.write_table(whole.rename_columns(names), part)
+    assert Table(tmp_path / "spines", SPINES).keys() == set()
+    assert part.with_name(f".unreadable-{part.name}").exists()
+
+
 def test_pandas_reads_at_any_moment_while_a_writer_appends(
     table: Table, tmp_path: Path, make_rows: Rows, start_python: Any
 ) -> None:
