@@ -71,10 +71,10 @@ def test_a_wrong_option_is_explained(
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", ["empty"]),
-        ("not json\n", ["line 1", "JSON"]),
-        ('{"problem": "1 + 1?"}\n{"problem": "", "answer": "2"}\n', ["line 1", "line 2", "answer"]),
-        ("[1, 2]\n", ["line 1"]),
+        ("", ["no problems"]),
+        ("not json\n", ["row 1", "JSON"]),
+        ('{"problem": "1 + 1?"}\n{"problem": "", "answer": "2"}\n', ["row 1", "row 2", "answer"]),
+        ("[1, 2]\n", ["row 1", "list"]),
     ],
 )
 def test_bad_problem_files_name_file_row_and_field(

@@ -75,7 +75,7 @@ class GradingPool:
         self._failed_starts = 0
         self._closed = False
         # Kills the workers where the pool is dropped or the interpreter ends without `close`.
-        self._finalizer = weakref.finalize(self, _kill_all, self._workers)
+        self._finalizer = weakref.finalize(self, _kill_all, self._workers, os.getpid())
 
     def __enter__(self) -> GradingPool:
         return self
@@ -133,7 +133,7 @@ class GradingPool:
         task = self._memo.get(pair)
         if task is None:
             task = self._memo[pair] = _Task(pair)
-            task.grade = cheap_grade(*pair)
+            task.grade = _graded_here(pair)
             if task.grade is None:
                 self._queue.append(task)
         return task
@@ -216,6 +216,13 @@ class GradingPool:
             task.grade = grade
 
 
+def _graded_here(pair: Pair) -> Grade | None:
+    try:
+        return cheap_grade(*pair)
+    except Exception as error:  # a bug in a rule must cost one grade, not the run
+        return Grade(None, "error", f"{type(error).__name__}: {error}"[:300])
+
+
 class _Task:
     """A pair and, once it is known, its grade."""
 
@@ -294,6 +301,8 @@ class _Worker:
         return status, errors
 
 
-def _kill_all(workers: list[_Worker]) -> None:
+def _kill_all(workers: list[_Worker], owner: int) -> None:
+    if os.getpid() != owner:
+        return  # a fork of the process that owns them
     while workers:
         workers.pop().kill()

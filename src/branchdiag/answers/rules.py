@@ -25,6 +25,7 @@ _CHOICE_AND_MORE = re.compile(r"\(([A-Z])\).+|([A-Z])\).+")
 _NUMBER_WORDS = (
     "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
 )
+_NOTHING = ("no solution", "no solutions", "no real solution", "no real solutions", "empty set")
 _BASE_WORDS = {word: str(base) for base, word in enumerate(_NUMBER_WORDS.split(), start=2)}
 _NUMERAL = re.compile(
     r"\(?(?=[A-Z]*[0-9])([0-9A-Z]+)\)?"
@@ -47,6 +48,8 @@ def words(predicted: str, gold: str) -> bool | None:
     """
     gold_text, predicted_text = _phrase(gold), _phrase(predicted)
     if _GEOMETRY.fullmatch(gold) or _GEOMETRY.fullmatch(predicted):
+        return _key(gold) == _key(predicted)
+    if r"\emptyset" in (gold, predicted) and (gold_text or predicted_text):
         return _key(gold) == _key(predicted)
     if _ONLY_TEXT.fullmatch(gold) or (gold_text and predicted_text):
         return _key(gold) == _key(predicted)
@@ -121,8 +124,10 @@ def _phrase(canonical: str) -> bool:
 
 def _key(canonical: str) -> str:
     plain = _TEXT.sub(lambda match: f" {match[1]} ", canonical).casefold()
-    plain = " ".join(_HYPHEN.sub(" ", plain).split()).strip(" .,;:!\"'")
+    plain = " ".join(_HYPHEN.sub(" ", plain).split()).strip(" .,;:!\"'()")
     plain = _ARTICLE.sub("", plain)
+    if plain in _NOTHING:
+        return r"\emptyset"
     if not _WORDS.fullmatch(plain):
         return "".join(plain.split())
     return ", ".join(sorted(_AND.split(plain)))

@@ -47,8 +47,8 @@ def compare(predicted: str, gold: str) -> Grade:
     except UnparsedError as error:
         return Grade(False, "unparsed", str(error)[:200])
     verdict, path = _compare(wanted, given)
-    if verdict is None:
-        return Grade(bool(verify([wanted], [given], timeout_seconds=0)), "math_verify")
+    if verdict is None:  # only now: its answers depend on how far it can simplify
+        return Grade(bool(verify([wanted], [given], timeout_seconds=0, raise_on_error=True)), "math_verify")
     if verdict is False and path == "numeric" and _rounds(wanted, given, predicted, gold):
         return Grade(True, "rounded")
     return Grade(verdict, path)
@@ -72,19 +72,17 @@ def _compare(gold: Any, predicted: Any) -> tuple[bool | None, str]:
         return probe.equal(gold, predicted), "numeric"
     if _is_matrix(gold) or _is_matrix(predicted):
         return _same_matrices(gold, predicted), "matrix"
+    if isinstance(gold, sympy.Expr) or isinstance(predicted, sympy.Expr):
+        return False, "numeric"  # a value is no set, and no relation (assignments were opened)
     chains = relations(gold), relations(predicted)
-    sets = as_set(gold), as_set(predicted)
-    both_chains = chains[0] is not None and chains[1] is not None
-    same_variable = not both_chains or gold.free_symbols == predicted.free_symbols
-    if sets[0] is not None and sets[1] is not None and same_variable:
-        same = same_sets(sets[0], sets[1])
-        if same is not None:
-            return same, "set"
     if chains[0] is not None and chains[1] is not None:
         kind = "equation" if all(isinstance(r, sympy.Eq) for r in chains[0]) else "relation"
-        return same_relations(chains[0], chains[1]), kind
-    if isinstance(gold, sympy.Expr) != isinstance(predicted, sympy.Expr):
-        return False, "numeric"  # a value is no set, and no relation (assignments were opened)
+        same = same_relations(chains[0], chains[1])
+        if same or kind == "equation" or gold.free_symbols != predicted.free_symbols:
+            return same, kind
+    sets = as_set(gold), as_set(predicted)
+    if sets[0] is not None and sets[1] is not None:
+        return same_sets(sets[0], sets[1]), "set"
     return None, "math_verify"
 
 
@@ -100,7 +98,7 @@ def _same_matrices(gold: Any, predicted: Any) -> bool | None:
         return False
     try:
         entries = [probe.equal(a, b) for a, b in zip(gold, predicted, strict=True)]
-    except TypeError:
+    except (TypeError, ValueError):  # a product that sympy cannot carry out
         return None
     return False if False in entries else None if None in entries else True
 

@@ -37,6 +37,9 @@ def print_report(path: Path, as_json: bool) -> None:
     """The report of a run: JSON as it stands, or the summary for people."""
     from branchdiag.report.document import from_json
 
+    from branchdiag.store.run import RunDirectory
+
+    RunDirectory.open(path)  # says what is wrong where it is no run
     file = path / "report.json"
     if not file.is_file():
         raise Incomplete(

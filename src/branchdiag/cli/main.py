@@ -14,6 +14,7 @@ import typer
 
 from branchdiag.cli import look, run
 from branchdiag.errors import BranchdiagError
+from branchdiag.pipeline.signals import Guard, Interrupted
 
 app = typer.Typer(
     name="branchdiag",
@@ -57,40 +58,36 @@ def main() -> None:
 
 def call(arguments: list[str]) -> int:
     """Run one command line and return its exit status."""
-    from click.exceptions import ClickException, Exit
-
     command = typer.main.get_command(app)
     try:
-        status = command.main(arguments, prog_name="branchdiag", standalone_mode=False)
-        sys.stdout.flush()
-        return status if isinstance(status, int) else 0
-    except Exit as stop:
-        return stop.exit_code
-    except ClickException as error:
-        error.show()
-        return error.exit_code
+        with Guard().installed():
+            command.main(arguments, prog_name="branchdiag")
+    except SystemExit as end:  # how Typer ends, with its own status for usage errors
+        return _flushed(end.code if isinstance(end.code, int) else int(end.code is not None))
     except BranchdiagError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`): no more output, and no complaint at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except BaseException as stop:
-        return _interrupted(stop)
-
-
-def _interrupted(stop: BaseException) -> int:
-    """The status of a signal; anything else is a bug and keeps its traceback."""
-    from branchdiag.pipeline.signals import Interrupted
-
-    if isinstance(stop, Interrupted):
+    except Interrupted as stop:
         print(
             f"stopped by {stop}; what was finished is written. The same command goes on.",
             file=sys.stderr,
         )
         return stop.exit_status
-    if isinstance(stop, KeyboardInterrupt):
-        print("stopped", file=sys.stderr)
-        return 130
-    raise stop
+    except BrokenPipeError:
+        return _reader_is_gone()
+    return 0
+
+
+def _flushed(status: int) -> int:
+    """The status, once standard output is out: a reader that went away shows only now."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _reader_is_gone()
+    return status
+
+
+def _reader_is_gone() -> int:
+    """`| head` has read enough: no more output, and no complaint at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -62,6 +63,7 @@ class IsolatedEngine:
         self._log_path = None if log_path is None else Path(log_path)
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        self._finalizer: weakref.finalize[..., IsolatedEngine] | None = None
 
     def generate(
         self, requests: Sequence[Request], owed: Collection[Key] | None = None
@@ -101,10 +103,6 @@ class IsolatedEngine:
             if self._connection.poll(CLOSE_SECONDS):
                 self._connection.recv()
         self._kill()
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self._kill()
 
     def _send(self, message: tuple[str, Any]) -> None:
         if self._process is None:
@@ -152,6 +150,7 @@ class IsolatedEngine:
             if log is not subprocess.DEVNULL:
                 log.close()
         self._connection = Connection(ours.detach())
+        self._finalizer = weakref.finalize(self, _end, self._process, self._connection)
         self._connection.send(self._order)
 
     def _ended(self) -> Exception:
@@ -169,15 +168,16 @@ class IsolatedEngine:
         return EngineCrashed(f"the engine's process ended with status {status}{tail}")
 
     def _kill(self) -> None:
-        process, self._process = self._process, None
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-        if process is not None:
-            # SIGTERM: the supervisor kills all below it, then itself.
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-            process.wait()
+        self._process = self._connection = None
+        if self._finalizer is not None:
+            self._finalizer()
+
+
+def _end(process: subprocess.Popen[bytes], connection: Connection) -> None:
+    """Let the supervisor, on SIGTERM, kill all below it and end; also at exit of the parent."""
+    connection.close()
+    process.terminate()
+    process.wait()
 
 
 def _tail(log_path: Path | None, lines: int = 15) -> str:

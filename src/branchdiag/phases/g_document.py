@@ -260,7 +260,14 @@ def attrition_of(context: Context, frames: Mapping[str, pd.DataFrame]) -> list[S
             f"{int(label.eq(GRAY).sum())} gray, left out of the AUROC",
         ),
     ]
-    return [{"phase": p, "unit": u, "n": n, "note": note} for p, u, n, note in stages]
+    whole = {"correct spines": len(context.problems), "plausible positions": len(positions)}
+    rows: list[Stage] = []
+    for letter, unit, n, note in stages:
+        row: Stage = {"phase": letter, "unit": unit, "n": n, "note": note}
+        if unit in whole:
+            row["of"] = whole[unit]
+        rows.append(row)
+    return rows
 
 
 def agreement_of(context: Context, frames: Mapping[str, pd.DataFrame]) -> Agreement | None:

@@ -7,6 +7,7 @@ came to. It dies with its parent: the kernel kills it, and what it has written i
 from __future__ import annotations
 
 import multiprocessing
+import os
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -44,7 +45,7 @@ def run_phase_isolated(
     methods = multiprocessing.get_context("spawn")
     receiver, sender = methods.Pipe(duplex=False)
     child = methods.Process(
-        target=_child, args=(sender, run.path, request, inputs, phase.letter), daemon=False
+        target=_child, args=(sender, os.getpid(), run.path, request, inputs, phase.letter)
     )
     child.start()
     sender.close()
@@ -74,17 +75,19 @@ def _receive(receiver: Connection, phase: Phase) -> Any:
 
 
 def _child(
-    sender: Connection, path: Path, request: RunRequest, inputs: Inputs, letter: str
+    sender: Connection, parent: int, path: Path, request: RunRequest, inputs: Inputs, letter: str
 ) -> None:
-    from branchdiag.engines.isolation import die_with_parent
+    from branchdiag.engines.workers import die_with_parent
     from branchdiag.pipeline.runner import make_context
 
-    die_with_parent()
+    die_with_parent(parent)
     guard = Guard()
     reporter = create_reporter(request.progress)
     with guard.installed():
         try:
-            context = make_context(RunDirectory.open(path), request, inputs, reporter)
+            run = RunDirectory.open(path, warn=reporter.note)
+            run.write_under_the_parents_lock()
+            context = make_context(run, request, inputs, reporter)
             result = run_phase(context, PHASES[letter], reporter, guard)
             sender.send((result, context.described))
         except (BranchdiagError, Interrupted) as error:

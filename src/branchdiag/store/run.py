@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "run.json"
 LOCK = ".lock"
+REPORT_FILES = ("report.html", "report.json")
 RUN_FORMAT = 1
 
 _LEFTOVERS = (TEMPORARY_PREFIX, ".removed-")
@@ -47,6 +48,7 @@ class RunDirectory:
         self.manifest: dict[str, Any] = _load_manifest(self.path)
         self._warn = warn
         self._lock = Lock(self.path / LOCK)
+        self._lock_of_parent = False
         self._tables: dict[str, Table] = {}
 
     @classmethod
@@ -107,8 +109,8 @@ class RunDirectory:
 
     @property
     def locked(self) -> bool:
-        """Whether this process holds the run."""
-        return self._lock.held
+        """Whether this process may write the run: it holds it, or its parent does for it."""
+        return self._lock.held or self._lock_of_parent
 
     def holder(self) -> Holder | None:
         """Who is writing the run now, in any process; changes nothing."""
@@ -136,6 +138,26 @@ class RunDirectory:
             yield self
         finally:
             self._lock.release()
+
+    def write_under_the_parents_lock(self) -> None:
+        """Let this process write a run whose lock its parent holds and waits with.
+
+        For a child that does one phase and ends: the parent writes nothing meanwhile.
+        """
+        self._lock_of_parent = True
+
+    def remove_reports(self) -> None:
+        """Remove the report, its page and its figures: what they speak of is removed.
+
+        Raises:
+            RuntimeError: the lock is not held. A bug of the caller.
+            StorageError: the disk does not allow it.
+        """
+        self._require_lock()
+        with user_errors(self.path):
+            for name in REPORT_FILES:
+                (self.path / name).unlink(missing_ok=True)
+            shutil.rmtree(self.path / "figures", ignore_errors=True)
 
     def save_manifest(self) -> None:
         """Write `manifest` to ``run.json``, all at once.
@@ -174,7 +196,7 @@ class RunDirectory:
             self._tables[name] = Table(
                 self.path / name,
                 TABLES[name],
-                may_write=lambda: self._lock.held,
+                may_write=lambda: self.locked,
                 warn=self._pass_warning,
             )
         return self._tables[name]
@@ -186,7 +208,7 @@ class RunDirectory:
 
     def _directory(self, name: str) -> Path:
         path = self.path / name
-        if self._lock.held:
+        if self.locked:
             with user_errors(path):
                 path.mkdir(exist_ok=True)
         return path
@@ -199,7 +221,7 @@ class RunDirectory:
                     _remove_leftovers(entry)
 
     def _require_lock(self) -> None:
-        if not self._lock.held:
+        if not self.locked:
             raise RuntimeError(f"{self.path} is written without its lock")
 
 
