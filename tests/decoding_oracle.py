@@ -41,10 +41,12 @@ def distribution(
         ranked = ranked[:top_k]
     total = math.fsum(weights[token] for token in ranked)
     kept: list[int] = []
+    reached = 0.0
     for token in ranked:
-        if kept and math.fsum(weights[k] for k in kept) / total >= top_p:
+        if kept and reached / total >= top_p:
             break
         kept.append(token)
+        reached += weights[token]
     mass = math.fsum(weights[token] for token in kept)
     return {token: weights[token] / mass for token in sorted(kept)}
 

@@ -22,7 +22,7 @@ SHARE_TEACHER_SOLUTION = 0.12
 SHARE_LEAN = 0.35
 """Of the examples that show the answer: the solution leans on it (`task.write_solution`)."""
 SHARE_NO_THINKING = 0.06
-LINKS = (1, 5)
+LINKS = (1, 4)
 """Definitions a plan goes through, from and to; a curriculum raises the upper end."""
 
 

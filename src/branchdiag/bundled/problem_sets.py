@@ -16,7 +16,7 @@ from branchdiag.bundled import task
 
 SIZES = {"diagnose": 360, "evaluate": 120, "distill": 2000}
 SEEDS = {"diagnose": 101, "evaluate": 202, "distill": 303}
-LINKS = (1, 5)
+LINKS = (1, 4)
 FOLDER = Path(__file__).parent / "problems"
 
 

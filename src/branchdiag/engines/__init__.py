@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from branchdiag.engines.base import Completion, Engine, Key, Request, Sampling
 from branchdiag.errors import MissingRequirement
@@ -64,6 +65,7 @@ def create_engine(
     *,
     max_total_tokens: int,
     log_path: str | os.PathLike[str] | None = None,
+    stop_ids: Sequence[int] | None = None,
 ) -> Engine:
     """Make the engine that the settings name, for one model.
 
@@ -75,51 +77,63 @@ def create_engine(
         resolved: the model.
         max_total_tokens: prompt and completion together never exceed it, nor the model's context.
         log_path: file that a child process prints to.
+        stop_ids: tokens that end a completion; None: the model's (`models.stop_token_ids`).
 
     Raises:
         UsageError, MissingRequirement: the engine or the model cannot be had; says what to do.
     """
     name = resolve_engine_name(settings)
+    if stop_ids is None:
+        from branchdiag import models
+
+        stop_ids = models.stop_token_ids(resolved, models.load_tokenizer(resolved))
+    arguments: dict[str, Any] = {
+        "settings": settings,
+        "resolved": resolved,
+        "max_total_tokens": max_total_tokens,
+        "stop_ids": tuple(stop_ids),
+    }
     if name == "transformers" and not _on_gpu(settings):
-        return make_transformers_engine(settings, resolved, max_total_tokens)
+        return make_transformers_engine(**arguments)
     from branchdiag.engines.isolation import IsolatedEngine
 
     return IsolatedEngine(
-        name,
-        f"branchdiag.engines:make_{name}_engine",
-        {"settings": settings, "resolved": resolved, "max_total_tokens": max_total_tokens},
-        log_path=log_path,
+        name, f"branchdiag.engines:make_{name}_engine", arguments, log_path=log_path
     )
 
 
 def make_transformers_engine(
-    settings: EngineSettings, resolved: ResolvedModel, max_total_tokens: int
+    settings: EngineSettings,
+    resolved: ResolvedModel,
+    max_total_tokens: int,
+    stop_ids: tuple[int, ...],
 ) -> Engine:
     """The transformers engine, in this process."""
     from branchdiag import models
     from branchdiag.engines.transformers_engine import TransformersEngine
 
-    tokenizer = models.load_tokenizer(resolved)
     return TransformersEngine(
         models.load_model(resolved, settings),
-        stop_ids=models.stop_token_ids(resolved, tokenizer),
+        stop_ids=stop_ids,
         context_length=min(max_total_tokens, models.context_length(resolved)),
         batch_size=settings.batch_size,
     )
 
 
 def make_vllm_engine(
-    settings: EngineSettings, resolved: ResolvedModel, max_total_tokens: int
+    settings: EngineSettings,
+    resolved: ResolvedModel,
+    max_total_tokens: int,
+    stop_ids: tuple[int, ...],
 ) -> Engine:
     """The vLLM engine, in this process (a child that `create_engine` starts)."""
     from branchdiag import models
     from branchdiag.engines.vllm_engine import VllmEngine
 
-    tokenizer = models.load_tokenizer(resolved)
     return VllmEngine(
         resolved.path,
         settings=settings,
-        stop_ids=models.stop_token_ids(resolved, tokenizer),
+        stop_ids=stop_ids,
         max_model_len=min(max_total_tokens, models.context_length(resolved)),
     )
 

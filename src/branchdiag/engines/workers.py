@@ -114,9 +114,8 @@ def _serve(connection: Connection, work: Work, parent: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _close_inherited_files(keep=connection.fileno())
     keep_freed_memory()
-    import torch
-
-    torch.set_num_threads(1)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             task = connection.recv()

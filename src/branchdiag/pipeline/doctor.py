@@ -24,7 +24,7 @@ def examine() -> dict[str, Any]:
         _check(
             "CUDA device",
             bool(cuda),
-            ", ".join(cuda) or "none: the transformers engine runs on the CPU",
+            ", ".join(cuda) or "none; the transformers engine runs on the CPU",
             "models past about 1 B parameters want a GPU",
         ),
         _check(
@@ -66,9 +66,9 @@ def lines(findings: dict[str, Any]) -> list[str]:
     result += [f"  {name:<14} {version}" for name, version in findings["versions"].items()]
     result.append("")
     for check in findings["checks"]:
-        result.append(f"{'ok  ' if check['ok'] else 'none'} {check['name']}: {check['detail']}")
+        result.append(f"{'ok' if check['ok'] else '--'}  {check['name']}: {check['detail']}")
         if not check["ok"]:
-            result.append(f"     {check['fix']}")
+            result.append(f"    {check['fix']}")
     return result
 
 

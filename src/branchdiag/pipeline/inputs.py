@@ -27,6 +27,9 @@ from branchdiag.protocol import Protocol
 from branchdiag.store.run import RunDirectory
 
 
+BUNDLED = "bundled"
+
+
 @dataclass(frozen=True)
 class RunRequest:
     """What the user asked for, before anything is resolved."""
@@ -113,7 +116,8 @@ def _resolve_model(
     if name is None:
         from branchdiag.bundled import model_path
 
-        name = str(model_path())
+        bundled = resolve(ModelReference.parse(str(model_path())))
+        return dataclasses.replace(bundled, name=BUNDLED)
     former = ResolvedModel.from_dict(recorded) if recorded else None
     return resolve(ModelReference.parse(name), recorded=former, trust_remote_code=trust_remote_code)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -55,7 +56,7 @@ def test_keys_of_mixed_types_can_be_ordered() -> None:
 def test_long_prompts_come_first_and_samples_of_a_prompt_stay_together() -> None:
     requests = requests_of(arms(30))
     flat = [requests[i].prompt_ids for group in plan_groups(requests, 64) for i in group]
-    runs = sum(a != b for a, b in zip(flat, flat[1:], strict=False)) + 1
+    runs = sum(a != b for a, b in itertools.pairwise(flat)) + 1
     assert runs == len(set(flat))
     assert len(flat[0]) >= max(map(len, flat)) / 1.5
 

@@ -1,0 +1,227 @@
+"""What the transformers engine promises beyond other engines: exact draws, exact resumption.
+
+The oracle decodes one row at a time, without a cache and with draws of its own.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from branchdiag import models
+from branchdiag.engines import Completion, Request, Sampling
+from branchdiag.engines.transformers_engine import TransformersEngine
+from branchdiag.engines.workers import WorkerFailed
+from branchdiag.errors import MissingRequirement, UsageError
+from branchdiag.protocol import EngineSettings
+from tests import decoding_oracle as oracle
+from tests.tiny_models import ARCHITECTURES, tiny_model
+
+STOP_IDS = tuple(range(20))
+CONTEXT = 128
+
+KINDS = ((1.0, 0.95, -1), (0.7, 0.95, -1), (1.0, 1.0, -1), (1.2, 1.0, 10), (0.0, 1.0, -1))
+
+
+def load(directory: Any, attention: str = "auto") -> Any:
+    settings = EngineSettings.model_validate({"attention": attention})
+    return models.load_model(models.resolve(str(directory)), settings, "cpu")
+
+
+def engine_of(model: Any, batch_size: int = 8, n_workers: int = 1) -> TransformersEngine:
+    return TransformersEngine(
+        model,
+        stop_ids=STOP_IDS,
+        context_length=CONTEXT,
+        batch_size=batch_size,
+        n_workers=n_workers,
+    )
+
+
+def requests_of(count: int, seed: int = 0) -> list[Request]:
+    """Several samples of prompts that share prefixes, drawn in every way, with several budgets."""
+    rng = random.Random(seed)
+    base = [rng.randrange(300) for _ in range(70)]
+    requests = []
+    while len(requests) < count:
+        prompt = (*base[: rng.randrange(70)], rng.randrange(300))
+        kind, new = rng.choice(KINDS), rng.randrange(1, 40)
+        requests += [
+            Request(("p", len(requests) + i), prompt, Sampling(*kind, new), rng.getrandbits(63))
+            for i in range(rng.randrange(1, 4))
+        ]
+    return requests[:count]
+
+
+def by_key(engine: TransformersEngine, requests: list[Request], **kwargs: Any) -> Any:
+    return {completion.key: completion for completion in engine.generate(requests, **kwargs)}
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "olmo2"])
+def test_sampled_rows_equal_the_oracle(architecture: Any) -> None:
+    model = load(tiny_model(architecture))
+    requests = requests_of(40)
+    done = by_key(engine_of(model), requests)
+    differing = 0
+    for request in requests:
+        completion = done[request.key]
+        wanted = oracle.decode(model, request, STOP_IDS, CONTEXT)
+        differing += (completion.token_ids, completion.finish_reason) != wanted
+    assert differing <= 1  # a draw may sit on a boundary to float32 rounding
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_is_owed_does_not_change_a_token(architecture: Any) -> None:
+    requests = requests_of(90)
+    engine = engine_of(load(tiny_model(architecture)))
+    everything = by_key(engine, requests)
+    rng = random.Random(3)
+    for share in (0.02, 0.3, 0.9):
+        owed = {request.key for request in requests if rng.random() < share}
+        assert by_key(engine, requests, owed=owed) == {key: everything[key] for key in owed}
+    in_other_order = rng.sample(requests, len(requests))
+    assert by_key(engine, in_other_order) == everything
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+def test_the_number_of_workers_does_not_change_a_token() -> None:
+    requests = requests_of(120)
+    model = load(tiny_model("qwen3"))
+    alone = by_key(engine_of(model, n_workers=1), requests)
+    torch.set_num_threads(threads := torch.get_num_threads())
+    assert by_key(engine_of(model, n_workers=3), requests) == alone
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_batch_sizes_differ_in_rounding_only(architecture: Any) -> None:
+    requests = requests_of(80)
+    model = load(tiny_model(architecture))
+    by_size = [by_key(engine_of(model, batch_size=size), requests) for size in (1, 5, 64)]
+    same = sum(len({str(done[request.key]) for done in by_size}) == 1 for request in requests)
+    assert same >= 78
+
+
+def test_eager_attention_gives_the_tokens_of_sdpa() -> None:
+    requests = requests_of(40)
+    ways = [
+        by_key(engine_of(load(tiny_model("olmo3"), way)), requests) for way in ("sdpa", "eager")
+    ]
+    assert sum(ways[0][r.key] == ways[1][r.key] for r in requests) >= 39
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"tied": True}, {"pad": "eos"}, {"pad": "none", "tied": True}, {"unused_vocabulary": 0}],
+    ids=str,
+)
+def test_heads_pads_and_vocabularies_of_every_kind(options: dict[str, Any]) -> None:
+    model = load(tiny_model("llama", **options))
+    requests = requests_of(12, seed=4)
+    done = by_key(engine_of(model), requests)
+    for request in requests:
+        completion = done[request.key]
+        wanted = oracle.decode(model, request, STOP_IDS, CONTEXT)
+        assert (completion.token_ids, completion.finish_reason) == wanted
+
+
+def test_completions_come_as_they_finish() -> None:
+    prompt = (40, 41, 42)
+    budgets = {("long", 0): 60, ("short", 1): 2, ("middle", 2): 20}
+    engine = TransformersEngine(
+        load(tiny_model("qwen3")), stop_ids=(), context_length=CONTEXT, batch_size=8, n_workers=1
+    )
+    requests = [
+        Request(key, prompt, Sampling(1.0, 1.0, -1, new), 5) for key, new in budgets.items()
+    ]
+    order = [completion.key for completion in engine.generate(requests)]
+    assert order == sorted(budgets, key=lambda key: budgets[key])
+
+
+def test_rows_beyond_the_batch_take_the_places_of_finished_ones() -> None:
+    model = load(tiny_model("qwen3"))
+    widths = []
+    model.register_forward_pre_hook(
+        lambda _module, _args, kwargs: widths.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    list(engine_of(model, batch_size=8).generate(requests_of(60)))
+    steps = [rows for rows, columns in widths if columns == 1]
+    assert max(steps) == 8
+    assert sum(steps) / len(steps) > 6
+
+
+def test_logits_that_are_not_finite_are_the_error_of_one_row() -> None:
+    model = load(tiny_model("qwen3"))
+    poison = 299
+    with torch.inference_mode():
+        model.get_input_embeddings().weight[poison] = torch.nan
+    good = [r for r in requests_of(20) if poison not in r.prompt_ids]
+    bad = Request(("bad",), (50, poison, 51), Sampling(1.0, 0.95, -1, 5), 0)
+    engine = engine_of(model)
+    done = by_key(engine, [*good, bad])
+    assert done[bad.key] == Completion(bad.key, (), "error", "the model's logits are not finite")
+    spoilt = [c for c in done.values() if c.finish_reason == "error"]
+    assert len(spoilt) <= 3  # others may have drawn the poison themselves
+    assert any(done[r.key].finish_reason == "stop" for r in good)
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_a_lack_of_memory_names_the_batch_size_to_take(n_workers: int) -> None:
+    model = load(tiny_model("qwen3"))
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes")
+
+    model.register_forward_pre_hook(fail)
+    with pytest.raises(MissingRequirement) as raised:
+        list(engine_of(model, batch_size=48, n_workers=n_workers).generate(requests_of(300)))
+    assert raised.value.exit_status == 5
+    assert "--set engine.batch_size=24" in str(raised.value)
+
+
+@pytest.mark.parametrize(("n_workers", "expected"), [(1, KeyError), (2, WorkerFailed)])
+def test_a_bug_is_not_hidden(n_workers: int, expected: type[Exception]) -> None:
+    model = load(tiny_model("qwen3"))
+
+    def fail(*_: Any) -> None:
+        raise KeyError("a bug")
+
+    model.register_forward_pre_hook(fail)
+    with pytest.raises(expected, match="a bug"):
+        list(engine_of(model, n_workers=n_workers).generate(requests_of(300)))
+
+
+def test_two_requests_of_one_key_are_a_bug_of_the_caller() -> None:
+    request = requests_of(1)[0]
+    with pytest.raises(ValueError, match="one key"):
+        list(engine_of(load(tiny_model("qwen3"))).generate([request, request]))
+
+
+def test_an_architecture_without_a_key_value_cache_is_refused() -> None:
+    config = AutoConfig.for_model(
+        "qwen3_next",
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        num_experts=2,
+        num_experts_per_tok=1,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=16,
+    )
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with pytest.raises(UsageError, match="linear_attention"):
+        engine_of(model)
+
+
+def test_generation_leaves_the_callers_autograd_mode_alone() -> None:
+    running = engine_of(load(tiny_model("qwen3"))).generate(requests_of(20))
+    next(running)
+    assert not torch.is_inference_mode_enabled() and torch.is_grad_enabled()
