@@ -92,8 +92,8 @@ def test_what_is_owed_does_not_change_a_token(architecture: Any) -> None:
 def test_the_number_of_workers_does_not_change_a_token() -> None:
     requests = requests_of(120)
     model = load(tiny_model("qwen3"))
+    threads = torch.get_num_threads()
     alone = by_key(engine_of(model, n_workers=1), requests)
-    torch.set_num_threads(threads := torch.get_num_threads())
     assert by_key(engine_of(model, n_workers=3), requests) == alone
     assert torch.get_num_threads() == threads
 

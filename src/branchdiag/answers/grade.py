@@ -141,11 +141,11 @@ class _Comparison:
         return replace(grade, path=f"{path}/{grade.path}")
 
     def _certain(self, predicted: str, gold: str) -> Grade | None:
-        if predicted == gold:
-            return Grade(True, "exact")
         digits = integer_digits(predicted), integer_digits(gold)
         if None not in digits:
             return Grade(digits[0] == digits[1], "integer")
+        if predicted == gold:
+            return Grade(True, "exact")
         plain = structure.without_prefix(predicted), structure.without_prefix(gold)
         if plain != (predicted, gold):
             return self.values(*plain)

@@ -43,7 +43,7 @@ _BARE = (
     rf"(?:sq|square|cubic) ?(?:units?|{_LENGTHS})|units?|cm|mm|km|inch(?:es)?|ft|feet|foot|yards?"
     r"|miles?|mph|kg|grams?|lbs?|pounds?|ounces?|oz|ml|gallons?|lit(?:er|re)s?|degrees?|radians?"
     r"|(?:centi|kilo|milli)?met(?:er|re)s?|dollars?|cents?|seconds?|sec|minutes?|mins?|hours?|hrs?"
-    r"|days?|weeks?|months?|years?|a\.?m\.?|p\.?m\.?"
+    r"|days?|weeks?|months?|years?|[aApP]\.?[mM]\.?"
 )
 """Units that need no \\text: letters that nobody means as a product."""
 _TEXT_UNIT = re.compile(r"(.+?)\\text\{([^{}]{1,40})\}(?:\^(?:([0-9])|\{(-?[0-9])\}))?")

@@ -18,30 +18,13 @@ from numpy.typing import NDArray
 from branchdiag.phases.base import Context, Done, Outcome, Phase, Unit
 from branchdiag.prompts import render_student, render_teacher
 
-SCALARS = (
-    "h_full",
-    "h_student",
-    "h_trunc",
-    "h_trunc_partial",
-    "h_trunc_tail",
-    "covered_mass",
-    "teacher_logprob",
-    "student_logprob",
-    "kl",
-    "reverse_kl",
-    "jsd",
-    "p1",
-    "p2",
-    "teacher_top_id",
-    "student_top_id",
-)
+TOP_COLUMNS = ("top_ids", "top_teacher", "top_student")
 
 
 def plausible(
     p1: NDArray[np.float64], p2: NDArray[np.float64], *, min_p2: float, min_ratio: float
 ) -> NDArray[np.bool_]:
-    """Where the teacher's second valid token is a real alternative: p2 >= min_p2, p2/p1 >=
-    min_ratio.
+    """Where the second valid token is a real alternative: p2 >= min_p2 and p2 / p1 >= min_ratio.
 
     Args:
         p1, p2: probabilities of the teacher's first two valid tokens, shape (positions,).
@@ -60,23 +43,27 @@ def rows_of_spine(
     """One row a position; the top tokens only where the position is plausible.
 
     Args:
-        scores: the scalars of `SCALARS`, shape (positions,), and top_ids, top_teacher and
-            top_student, shape (positions, top_k).
+        scores: the scalar columns of the table, shape (positions,), and `TOP_COLUMNS`, shape
+            (positions, top_k).
     """
     keep = plausible(scores["p1"], scores["p2"], min_p2=min_p2, min_ratio=min_ratio)
     rows = []
     for position, token_id in enumerate(spine_ids):
-        top = bool(keep[position])
         row: dict[str, Any] = {
+            name: finite(values[position].item())
+            for name, values in scores.items()
+            if name not in TOP_COLUMNS
+        }
+        row |= {
             "problem_id": problem_id,
             "position": position,
             "token_id": int(token_id),
-            "plausible": top,
-            "top_ids": scores["top_ids"][position].tolist() if top else None,
-            "top_teacher": scores["top_teacher"][position].tolist() if top else None,
-            "top_student": scores["top_student"][position].tolist() if top else None,
+            "plausible": bool(keep[position]),
         }
-        row.update({name: finite(scores[name][position].item()) for name in SCALARS})
+        row |= {
+            name: scores[name][position].tolist() if keep[position] else None
+            for name in TOP_COLUMNS
+        }
         rows.append(row)
     return rows
 

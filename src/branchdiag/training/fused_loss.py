@@ -89,14 +89,15 @@ def fused_loss(
     )
     device = student_hidden_BTd.device
     coefficients_T = plan.coefficients_BT[plan.trained_BT].to(device, walk.dtype)
-    loss, sums = _Fused.apply(  # type: ignore[no-untyped-call]
-        student_hidden_BTd[plan.trained_BT.to(device)],
-        student_head.weight_Vd,
-        student_head.bias_V,
-        coefficients_T,
-        objective,
-        walk,
-    )
+    with torch.autocast(device.type, enabled=False):  # the head's type decides, nothing else
+        loss, sums = _Fused.apply(  # type: ignore[no-untyped-call]
+            student_hidden_BTd[plan.trained_BT.to(device)],
+            student_head.weight_Vd,
+            student_head.bias_V,
+            coefficients_T,
+            objective,
+            walk,
+        )
     divergence, student_entropy, teacher_entropy, tokens, entries, clippable = sums.tolist()
     if not math.isfinite(divergence + student_entropy + teacher_entropy):
         raise UsageError(
@@ -195,8 +196,13 @@ class _Fused(torch.autograd.Function):
                 _add_products(weight_grad, logit_grad_TV, projected_Td[chunk.rows])
             if bias_grad is not None:
                 bias_grad[: walk.width] += logit_grad_TV.sum(0, dtype=walk.dtype)
-        ctx.save_for_backward(hidden_grad, weight_grad, bias_grad)
-        ctx.types = weight_Vd.dtype, None if bias_V is None else bias_V.dtype
+        # Kept as an attribute, not saved for backward: the one backward pass may then scale the
+        # gradients in place and hand them over, and the head's is not held twice.
+        ctx.gradients = [
+            hidden_grad,
+            None if weight_grad is None else weight_grad.to(weight_Vd.dtype),
+            None if bias_grad is None or bias_V is None else bias_grad.to(bias_V.dtype),
+        ]
         sums = columns.sum(-1, dtype=torch.float64)
         ctx.mark_non_differentiable(sums)
         loss = torch.dot(coefficients_T.double(), losses_T.double()).to(walk.dtype)
@@ -204,18 +210,14 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        scale = gradients[0]
-        hidden_grad, weight_grad, bias_grad = ctx.saved_tensors
-        weight_type, bias_type = ctx.types
-        return (
-            None if hidden_grad is None else hidden_grad * scale.to(hidden_grad.dtype),
-            None if weight_grad is None else (weight_grad * scale).to(weight_type),
-            None if bias_grad is None else (bias_grad * scale).to(bias_type),
-            None,
-            None,
-            None,
-        )
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.gradients is None:
+            raise RuntimeError("the fused loss's backward pass can be run once")
+        gradients, ctx.gradients = ctx.gradients, None
+        for gradient in gradients:
+            if gradient is not None:
+                gradient.mul_(upstream[0])
+        return (*gradients, None, None, None)
 
 
 def _walk_chunk(

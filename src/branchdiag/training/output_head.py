@@ -37,6 +37,12 @@ class OutputHead:
         bias_V = None if self.bias_V is None else self.bias_V[:width]
         return OutputHead(self.weight_Vd[:width], bias_V, self.softcap)
 
+    def to(self, dtype: torch.dtype) -> OutputHead:
+        """The head in another type, attached to the same parameters: bfloat16 projections of
+        float32 weights, say."""
+        bias_V = None if self.bias_V is None else self.bias_V.to(dtype)
+        return OutputHead(self.weight_Vd.to(dtype), bias_V, self.softcap)
+
     def project(self, hidden_Td: Tensor, out_TV: Tensor) -> Tensor:
         """Products h W^T + b into `out_TV`, in the weight's type, before soft-capping."""
         if self.bias_V is None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from branchdiag.errors import UsageError
 from branchdiag.training.objectives.base import Distribution
 from branchdiag.training.output_head import OutputHead
 
@@ -139,6 +140,7 @@ def vocabulary_walk(
     """A walk over the tokens of a mask. Vocabularies of two widths are cut to the narrower.
 
     Raises:
+        UsageError: a head in float16 or in a quantised type.
         ValueError: shapes that do not fit, or a sampled token beyond the common vocabulary.
     """
     for name, shape in (
@@ -148,6 +150,13 @@ def vocabulary_walk(
     ):
         if shape != mask_BT.shape:
             raise ValueError(f"{name} are {list(shape)}, the mask is {list(mask_BT.shape)}")
+    types = {student_head.weight_Vd.dtype, teacher_head.weight_Vd.dtype}
+    if not types <= {torch.bfloat16, torch.float32, torch.float64}:
+        raise UsageError(
+            "the fused loss wants output heads in bfloat16 or float32",
+            where=", ".join(sorted(str(kind).removeprefix("torch.") for kind in types)),
+            fix="load the models in bfloat16: a token's gradient is below float16's least number",
+        )
     if chunk_tokens is not None and chunk_tokens < 1:
         raise ValueError("a chunk holds at least one token")
     width = min(len(student_head.weight_Vd), len(teacher_head.weight_Vd))

@@ -166,6 +166,7 @@ CHILDREN = """
                 os.write(say, b"!")
                 time.sleep(60)
                 os._exit(0)
+            os.close(say)
             assert os.read(said, 4) + os.read(said, 1) == b"free!"
         else:
             process = multiprocessing.get_context(kind).Process(target=time.sleep, args=(60,))

@@ -164,4 +164,7 @@ class Objective(ABC):
 
 def forward_kl(student: Distribution, teacher: Distribution) -> Tensor:
     """KL(teacher || student) [T], nats, over the whole vocabulary."""
-    return torch.linalg.vecdot(teacher.probs_TV, teacher.log_probs_TV - student.log_probs_TV)
+    divergences_T: Tensor = torch.linalg.vecdot(
+        teacher.probs_TV, teacher.log_probs_TV - student.log_probs_TV
+    )
+    return divergences_T
