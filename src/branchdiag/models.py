@@ -63,17 +63,17 @@ class ModelReference:
         text = text.strip()
         if not text:
             raise UsageError("the model's name is empty", fix="give a directory or a hub id")
-        if _is_path(text):
-            return ModelReference(text, None, local=True)
         name, separator, revision = text.rpartition("@")
+        if separator and not _exists(text) and _exists(name):
+            raise UsageError(
+                "a local directory has no revision", where=text, fix=f"give {name} alone"
+            )
+        if _exists(text) or text.startswith(("/", "./", "../", "~")):
+            return ModelReference(text, None, local=True)
         if not separator:
             return ModelReference(text)
         if not name or not revision:
             raise UsageError("a model reads ID or ID@REVISION", where=text)
-        if _is_path(name):
-            raise UsageError(
-                "a local directory has no revision", where=text, fix=f"give {name} alone"
-            )
         return ModelReference(name, revision)
 
     def __str__(self) -> str:
@@ -202,8 +202,8 @@ def estimate(resolved: ResolvedModel, dtype: str = "auto") -> ModelSize:
     return model_files.model_size(resolved.directory, dtype)
 
 
-def _is_path(text: str) -> bool:
-    return text.startswith(("/", "./", "../", "~")) or text in (".", "..") or Path(text).exists()
+def _exists(text: str) -> bool:
+    return bool(text) and Path(text).expanduser().exists()
 
 
 def _local_directory(name: str) -> Path:

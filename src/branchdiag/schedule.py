@@ -169,7 +169,13 @@ class Schedule:
             )
         rest = {k: v for k, v in document.items() if k not in (*_SHAPE_KEYS, "schema", "version")}
         try:
-            return Schedule(*(document[key] for key in _SHAPE_KEYS), provenance=rest or None)
+            return Schedule(
+                w_min=document["w_min"],
+                tau=document["tau"],
+                s=document["s"],
+                direction=document["direction"],
+                provenance=rest or None,
+            )
         except UsageError as error:
             raise UsageError(error.what, where=f"{where}: {error.where}", fix=error.fix) from error
 

@@ -134,13 +134,16 @@ def test_a_killed_engine_is_said_to_be_killed_and_takes_all_with_it(tmp_path: Pa
 
 PARENT = """
 import json, sys, time
-from branchdiag.engines.isolation import IsolatedEngine
+from branchdiag import models
 from branchdiag.engines import Request, Sampling
+from branchdiag.engines.isolation import IsolatedEngine
+from branchdiag.protocol import EngineSettings
 
 factory, arguments = sys.argv[1], eval(sys.argv[2])
 engine = IsolatedEngine("dummy", factory, arguments)
 pids = engine.describe().get("processes", [])
-running = engine.generate([Request(("p", i), (1, 2), Sampling(1.0, 1.0, -1, 50), i) for i in range(100000)])
+sampling = Sampling(1.0, 1.0, -1, 50)
+running = engine.generate([Request(("p", i), (1, 2), sampling, i) for i in range(100000)])
 next(running)
 print(json.dumps(pids), flush=True)
 time.sleep(600)
@@ -150,12 +153,11 @@ time.sleep(600)
 def kill_parent_of(factory: str, arguments: str) -> list[int]:
     """Run an isolated engine from a process, kill that, and return what had been below it."""
     parent = subprocess.Popen(
-        [sys.executable, "-c", "from tests.contract.test_isolation import *\n" + PARENT, factory,
-         arguments],
+        [sys.executable, "-c", PARENT, factory, arguments],
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-    )  # fmt: skip
+    )
     assert parent.stdout is not None
     line = parent.stdout.readline()
     below = [process.pid for process in psutil.Process(parent.pid).children(recursive=True)]

@@ -13,7 +13,7 @@ with math-verify, gold first). Knows nothing of where answers come from.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from branchdiag.answers import rules, structure, units
@@ -250,15 +250,23 @@ class _Comparison:
             return Grade(False, "bracket", "one and several")
         # "3/2 or 1.5" says one value twice
         pairs = [(predicted, item) if given is None else (item, gold) for item in parts.items]
-        return self._all("list", [self.values(*pair) for pair in pairs])
+        return self._all("list", self._until_wrong(pairs))
 
     def _ordered(
         self, path: str, given: structure.Parts, wanted: structure.Parts, same: bool
     ) -> Grade:
         if not same or len(given.items) != len(wanted.items):
             return Grade(False, path, "another shape")
-        pairs = zip(given.items, wanted.items, strict=True)
-        return self._all(path, [self.values(*pair) for pair in pairs])
+        return self._all(path, self._until_wrong(zip(given.items, wanted.items, strict=True)))
+
+    def _until_wrong(self, pairs: Iterable[tuple[str, str]]) -> list[Grade]:
+        """Grades of pairs (predicted, gold) up to the first that is wrong."""
+        grades: list[Grade] = []
+        for predicted, gold in pairs:
+            grades.append(self.values(predicted, gold))
+            if grades[-1].correct is False:
+                break
+        return grades
 
     def _unordered(self, given: Sequence[str], wanted: Sequence[str]) -> Grade:
         """Matches items one to one; an item that is repeated in the prediction alone is one."""

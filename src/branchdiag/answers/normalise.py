@@ -31,7 +31,7 @@ from branchdiag.answers.latex import (
     read,
 )
 
-MAX_CHARACTERS = 2_000
+MAX_CHARACTERS = 1_000
 """A longer text is not a final answer; it is compared as it stands."""
 
 MAX_PASSES = 8

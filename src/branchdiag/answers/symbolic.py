@@ -48,7 +48,9 @@ def compare(predicted: str, gold: str) -> Grade:
         return Grade(False, "unparsed", str(error)[:200])
     verdict, path = _compare(wanted, given)
     if verdict is None:  # only now: its answers depend on how far it can simplify
-        return Grade(bool(verify([wanted], [given], timeout_seconds=0, raise_on_error=True)), "math_verify")
+        return Grade(
+            bool(verify([wanted], [given], timeout_seconds=0, raise_on_error=True)), "math_verify"
+        )
     if verdict is False and path == "numeric" and _rounds(wanted, given, predicted, gold):
         return Grade(True, "rounded")
     return Grade(verdict, path)

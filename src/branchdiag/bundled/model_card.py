@@ -109,6 +109,6 @@ in a step. Use the prompts of `branchdiag.bundled.prompts`: other wordings are o
 
 
 EXAMPLE = (
-    "Friends count coins: Ann has 12. Kai has twice as many as Ann. Leo has 4 more than Kai."
+    "Friends count coins: Ann has 12. Kai has Ann's times 2. Leo has Kai's plus 4."
     " How many coins does Leo have?"
 )

@@ -1,6 +1,6 @@
 """The synthetic task of the bundled model: who has how many, solved by a plan and its steps.
 
-A problem names a few people, relates what they have ("Mia has 4 more than Leo."), gives one or two
+A problem names a few people, relates what they have ("Mia has Leo's plus 4."), gives one or two
 values and asks for one. A solution first commits to a plan - its kind and the path of people it
 will go through - and then executes it, one calculation a step. Four kinds of plan exist, and the
 problem alone decides which one works:
@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 PlanKind = Literal["forward", "backward", "both", "split"]
-Operation = Literal["more", "fewer", "twice", "half"]
+Operation = Literal["plus", "minus", "times", "over"]
 
 KINDS: tuple[PlanKind, ...] = ("forward", "backward", "both", "split")
 NAMES = (
@@ -57,7 +57,7 @@ SHORTCUT = "Clearly the answer is"
 
 @dataclass(frozen=True)
 class Relation:
-    """`child` has a quantity defined by `parent`'s: "child has `amount` more than parent"."""
+    """`child` has a quantity defined by `parent`'s: "child has parent's plus `amount`"."""
 
     child: str
     parent: str
@@ -66,45 +66,38 @@ class Relation:
 
     def sentence(self) -> str:
         """The statement as the problem tells it."""
-        if self.operation in ("more", "fewer"):
-            return f"{self.child} has {self.amount} {self.operation} than {self.parent}."
-        return f"{self.child} has {self.operation} as many as {self.parent}."
+        return f"{self.child} has {self.parent}'s {self.operation} {self.amount}."
 
     def forward(self, parent_value: int) -> int:
         """The child's quantity from the parent's."""
         match self.operation:
-            case "more":
+            case "plus":
                 return parent_value + self.amount
-            case "fewer":
+            case "minus":
                 return parent_value - self.amount
-            case "twice":
+            case "times":
                 return parent_value * 2
-            case "half":
+            case "over":
                 return parent_value // 2
 
-    def expression(self, value: int, inverse: bool, rng: random.Random) -> tuple[str, int]:
-        """The calculation from `value` (child's if `inverse`, else parent's): words, result."""
-        operation = self.operation
-        if inverse:
-            operation = _INVERSE[operation]
-        match operation:
-            case "more":
-                first, second = _either_order(str(value), str(self.amount), rng)
-                return f"{first} + {second}", value + self.amount
-            case "fewer":
+    def calculation(self, value: int, inverse: bool = False) -> tuple[str, int]:
+        """In signs, from `value` (child's if `inverse`, else parent's), and the result."""
+        match _INVERSE[self.operation] if inverse else self.operation:
+            case "plus":
+                return f"{value} + {self.amount}", value + self.amount
+            case "minus":
                 return f"{value} - {self.amount}", value - self.amount
-            case "twice":
-                first, second = _either_order(str(value), "2", rng)
-                return f"{first} * {second}", value * 2
-            case "half":
+            case "times":
+                return f"{value} * 2", value * 2
+            case "over":
                 return f"{value} / 2", value // 2
 
 
 _INVERSE: dict[Operation, Operation] = {
-    "more": "fewer",
-    "fewer": "more",
-    "twice": "half",
-    "half": "twice",
+    "plus": "minus",
+    "minus": "plus",
+    "times": "over",
+    "over": "times",
 }
 
 
@@ -128,7 +121,7 @@ class Problem:
     values: dict[str, int] = field(compare=False)
     asks_difference: bool = False
     pair: tuple[str, str] | None = None
-    """split: (the greater, the lesser), whose relation is "more"."""
+    """split: (the greater, the lesser), whose relation is "plus"."""
 
     @property
     def content_key(self) -> str:
@@ -212,7 +205,7 @@ def make_problem(
     else:
         more = names.pop()
         amount = rng.randint(2, 12)
-        relations.append(Relation(more, root, "more", amount))
+        relations.append(Relation(more, root, "plus", amount))
         values[more] = values[root] + amount
         pair, given_value = (more, root), values[more] + values[root]
         targets = (chain(rng.choice(pair), n_links - 1)[-1],)
@@ -264,7 +257,7 @@ def _add_unneeded(
         # The person asked for is defined by somebody unknown: going forward is a dead end.
         parent = names.pop()
         amount = rng.randint(2, 12)
-        relations.append(Relation(target, parent, "fewer", amount))
+        relations.append(Relation(target, parent, "minus", amount))
         values[parent] = values[target] + amount
     if rng.random() < 0.5 * clutter:
         # A second value is given that leads to nothing that is asked for.
@@ -278,9 +271,9 @@ def _add_unneeded(
 def _draw_relation(rng: random.Random, child: str, parent: str, parent_value: int) -> Relation:
     """A definition of `child` that keeps its quantity a whole number from 1 to LARGEST."""
     while True:
-        operation: Operation = rng.choice(("more", "fewer", "twice", "half"))
-        amount = rng.randint(2, 12) if operation in ("more", "fewer") else 2
-        if operation == "half" and parent_value % 2:
+        operation: Operation = rng.choice(("plus", "minus", "times", "over"))
+        amount = rng.randint(2, 12) if operation in ("plus", "minus") else 2
+        if operation == "over" and parent_value % 2:
             continue
         relation = Relation(child, parent, operation, amount)
         if 1 <= relation.forward(parent_value) <= LARGEST:
@@ -332,7 +325,7 @@ def _climb(
     steps = []
     for name in reversed(path[:-1]):
         relation = definition[name]
-        words, values[name] = relation.expression(values[relation.parent], False, rng)
+        words, values[name] = relation.calculation(values[relation.parent])
         steps.append(_step(rng, name, f"{words} = {values[name]}"))
     return steps
 
@@ -354,7 +347,7 @@ def _plan_backward(
     value = problem.given_value
     steps = [_step(rng, problem.given, str(value))]
     for child, parent in itertools.pairwise(path):
-        words, value = definition[child].expression(value, True, rng)
+        words, value = definition[child].calculation(value, inverse=True)
         steps.append(_step(rng, parent, f"{words} = {value}"))
     return plan, steps
 

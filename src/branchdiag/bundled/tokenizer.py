@@ -19,7 +19,7 @@ VOCABULARY_SIZE = 640
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 THINK, END_THINK = "<think>", "</think>"
 
-WORDS = r"""\\boxed\{| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"""
+WORDS = r"""\\boxed\{|'s| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"""
 """Pre-tokenization: a word, a digit or a run of punctuation, each with the space before it."""
 
 CHAT_TEMPLATE = (

@@ -122,6 +122,7 @@ def _run_phases(
 
     context = make_context(run, request, inputs, reporter)
     context.check_teacher()
+    _owe_what_is_damaged(run)
     failed = 0
     for letter in request.phases:
         phase = PHASES[letter]
@@ -137,6 +138,19 @@ def _run_phases(
         failed += result.failed
         _end(run, phase, result, described)
     return failed
+
+
+def _owe_what_is_damaged(run: RunDirectory) -> None:
+    """Read every part whole; a phase that lost one is owed rows again, and what reads it too."""
+    for letter, phase in PHASES.items():
+        tables = [run.table(name) for name in phase.writes]
+        for table in tables:
+            if letter in run.manifest["phases"] and table.exists():
+                table.check()
+        if any(table.set_aside for table in tables):
+            for name in dependents(letter):
+                if name in run.manifest["phases"]:
+                    run.manifest["phases"][name]["status"] = "owed"
 
 
 def _complete(phases: Mapping[str, Mapping[str, Any]], letters: tuple[str, ...]) -> bool:

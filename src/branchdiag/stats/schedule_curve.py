@@ -66,7 +66,7 @@ class Curve:
     @cached_property
     def n_parameters(self) -> int:
         """K."""
-        return self.n_shape + self.basis.shape[1]
+        return self.n_shape + int(self.basis.shape[1])
 
     @cached_property
     def bounds(self) -> FloatArray:
@@ -87,7 +87,7 @@ class Curve:
 
     def mean_and_slopes(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The mean (B, C) and its derivatives by each parameter (B, K, C)."""
-        mean, hi, weight, rise, z, control = self._parts(theta)
+        mean, hi, rise, z, control = self._parts(theta)
         slopes = np.empty((theta.shape[0], self.n_parameters, self.r.size))
         slopes[:, 0] = (1.0 - hi) * mean
         if rise is not None and z is not None:
@@ -122,18 +122,15 @@ class Curve:
 
     def _parts(
         self, theta: FloatArray
-    ) -> tuple[
-        FloatArray, FloatArray, FloatArray, FloatArray | None, FloatArray | None, FloatArray | None
-    ]:
+    ) -> tuple[FloatArray, FloatArray, FloatArray | None, FloatArray | None, FloatArray | None]:
         hi = _sigmoid(theta[:, :1])
         rise = z = control = None
-        weight = np.ones((1, 1))
+        child = hi
         if self.sigmoid:
             w = _sigmoid(theta[:, 1:2])
             z = (self.sign * (self.r - theta[:, 2:3])) / np.exp(theta[:, 3:4])
             rise = _sigmoid(z)
-            weight = w + (1.0 - w) * rise
-        child = hi * weight
+            child = hi * (w + (1.0 - w) * rise)
         if self.basis.shape[1]:
             control = _sigmoid(theta[:, self.n_shape :] @ self.basis.T)
             child = np.where(self.is_control, 1.0, child) * control
@@ -141,7 +138,6 @@ class Curve:
         return (
             np.clip(mean, SMALLEST_CHANCE, 1.0 - SMALLEST_CHANCE),
             hi,
-            weight,
             rise,
             z,
             control,
@@ -174,9 +170,7 @@ def _restricted_cubic(x: FloatArray, knots: FloatArray) -> FloatArray:
         for knot in knots[:-2]:
             cubes = [np.clip(x - k, 0.0, None) ** 3 for k in (knot, before, last)]
             span = last - before
-            bent = (
-                cubes[0] - cubes[1] * (last - knot) / span + cubes[2] * (before - knot) / span
-            )
+            bent = cubes[0] - cubes[1] * (last - knot) / span + cubes[2] * (before - knot) / span
             columns.append(bent / (last - knots[0]) ** 2)
     return np.column_stack(columns)
 

@@ -35,10 +35,10 @@ ESTIMANDS: tuple[Estimand, ...] = get_args(Estimand)
 class LabelledCandidates:
     """What Phase F made of each candidate.
 
-    r: (C,) relative position. problem: (C,). arms: (C, A), the control first. label: (C,) diversity,
-    real_uncertain, gray or None. teacher_CK: (C, A - 1) the teacher's probability of each child,
-    NaN where unknown. n_ungraded_children: children without a graded sample. n_ungraded_controls:
-    controls without one.
+    r: (C,) relative position. problem: (C,). arms: (C, A), the control first. label: (C,)
+    diversity, real_uncertain, gray or None. teacher_CK: (C, A - 1) the teacher's probability of
+    each child, NaN where unknown. n_ungraded_children, n_ungraded_controls: arms without a graded
+    sample.
     """
 
     r: FloatArray

@@ -53,8 +53,9 @@ def direction_test(
     y, codes = observations.outcome, observations.outcome_codes
     slope = within_problem_slope(y, observations.outcome_r, codes, **resampling)
     centred = centre_within(observations.outcome_r, codes)
-    sxy_P = np.bincount(codes, centred * centre_within(y, codes), observations.n_problems)
-    sxx_P = np.bincount(codes, centred**2, observations.n_problems)
+    n_problems = observations.n_problems
+    sxy_P = _sums(centred * centre_within(y, codes), codes, n_problems)
+    sxx_P = _sums(centred**2, codes, n_problems)
     if slope.estimate.value is None:
         return DirectionTest(slope, None, slope.estimate.reason, 0.0 * sxy_P, sxx_P)
     observed = float(centred @ y)
@@ -78,3 +79,7 @@ def _permuted(y: FloatArray, codes: IntArray, permutations: int, seed: int) -> I
         size = min(step, permutations - first)
         # Sorting code + uniform leaves every problem in its place and its rows in random order.
         yield y[np.argsort(codes + generator.random((size, y.size)), axis=1)]
+
+
+def _sums(values: FloatArray, codes: IntArray, n_problems: int) -> FloatArray:
+    return np.bincount(codes, values, n_problems).astype(np.float64)

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from branchdiag.schedule import Direction, Schedule
+from branchdiag.schedule import Direction
 from branchdiag.stats.bootstrap import MIN_CLUSTERS, draw_multiplicities
 from branchdiag.stats.estimate import BoolArray, Estimate, FloatArray, percentile_estimate
-from branchdiag.stats.schedule_curve import Parameters, Sign, spline_basis
+from branchdiag.stats.schedule_curve import Curve, Parameters, Sign, spline_basis
 from branchdiag.stats.schedule_data import ESTIMANDS, Estimand, LabelledCandidates, observe
 from branchdiag.stats.schedule_data import Observations as Rows
 from branchdiag.stats.schedule_direction import DirectionTest, direction_test
@@ -213,7 +213,8 @@ def fitted_mean(fit: EstimandFit, r: FloatArray) -> FloatArray | None:
     if fit.fits is None or fit.level is None:
         return None
     curve, theta = _chosen_curve(fit, fit.fits)
-    return fit.level * curve.weight(theta[np.newaxis], r)[0]
+    mean: FloatArray = fit.level * curve.weight(theta[np.newaxis], r)[0]
+    return mean
 
 
 def control_mean(fit: EstimandFit, r: FloatArray) -> FloatArray | None:
@@ -221,10 +222,11 @@ def control_mean(fit: EstimandFit, r: FloatArray) -> FloatArray | None:
     if fit.fits is None or not fit.rows.relative:
         return None
     curve, theta = _chosen_curve(fit, fit.fits)
-    return curve.control_at(theta[np.newaxis], spline_basis(fit.rows.r, r))[0]
+    mean: FloatArray = curve.control_at(theta[np.newaxis], spline_basis(fit.rows.r, r))[0]
+    return mean
 
 
-def _chosen_curve(fit: EstimandFit, fits: Fits) -> tuple[Any, FloatArray]:
+def _chosen_curve(fit: EstimandFit, fits: Fits) -> tuple[Curve, FloatArray]:
     if fit.parameters is None or fit.test is None:
         return fits.constant, fits.constant_theta
     return fits.sigmoids[fit.test.sign], fits.sigmoid_thetas[fit.test.sign]
@@ -276,9 +278,7 @@ def _unfittable(rows: Rows, drawn: FloatArray) -> BoolArray:
     failed: BoolArray = (drawn > 0).sum(axis=1) < MIN_CLUSTERS
     failed |= (drawn @ successes <= 0.0) | (drawn @ failures <= 0.0)
     if rows.relative:
-        control = np.bincount(
-            rows.codes[rows.is_control], rows.y[rows.is_control], rows.n_problems
-        )
+        control = np.bincount(rows.codes[rows.is_control], rows.y[rows.is_control], rows.n_problems)
         failed |= drawn @ control <= 0.0
     lowest, highest = np.full(rows.n_problems, np.inf), np.full(rows.n_problems, -np.inf)
     np.minimum.at(lowest, rows.codes, rows.r)
@@ -337,8 +337,3 @@ def _unfitted(rows: Rows, why: tuple[Status, str], test: DirectionTest | None) -
 
 def _direction(sign: Sign) -> Direction:
     return "increasing" if sign > 0 else "decreasing"
-
-
-def schedule_of(fitted: FittedSchedule) -> Schedule:
-    """The schedule alone."""
-    return Schedule(fitted.w_min, fitted.tau, fitted.s, fitted.direction)

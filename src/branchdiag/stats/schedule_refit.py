@@ -165,12 +165,11 @@ def left_out_loss(
         weights = multiplicities[b][:, rows.codes] * rows.share
         mine = row_fold[np.newaxis] == f[:, np.newaxis]
         kept = np.where(mine, 0.0, weights)
-        fitted, _ = fit_many(
-            curve, rows.y, kept, theta[b], iterations=30, tolerance=1e-7
-        )
+        fitted, _ = fit_many(curve, rows.y, kept, theta[b], iterations=30, tolerance=1e-7)
         left = loss(curve.mean(fitted), rows.y, np.where(mine, weights, 0.0))
         total += np.bincount(b, left, total.size)
-    return total / multiplicities.sum(axis=1)
+    mean: FloatArray = total / multiplicities.sum(axis=1)
+    return mean
 
 
 def _constant_starts(observations: Observations, curve: Curve, share: FloatArray) -> FloatArray:

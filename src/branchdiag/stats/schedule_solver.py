@@ -24,7 +24,9 @@ def loss(mean: FloatArray, y: FloatArray, weights: FloatArray) -> FloatArray:
 
     Half the deviance, up to a term that no parameter changes.
     """
-    return -np.einsum("bc,bc->b", weights, y * np.log(mean) + (1.0 - y) * np.log1p(-mean))
+    likelihood: FloatArray = y * np.log(mean) + (1.0 - y) * np.log1p(-mean)
+    value: FloatArray = -np.einsum("bc,bc->b", weights, likelihood)
+    return value
 
 
 def fit_best(

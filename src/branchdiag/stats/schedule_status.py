@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 
 from branchdiag.stats.bootstrap import MIN_CLUSTERS
-from branchdiag.stats.schedule_curve import SCALE_BOUNDS, Parameters
+from branchdiag.stats.schedule_curve import SCALE_BOUNDS, Parameters, Sign
 from branchdiag.stats.schedule_data import Observations
 from branchdiag.stats.schedule_direction import DirectionTest
 from branchdiag.stats.schedule_refit import Fits
@@ -45,6 +45,8 @@ STATUSES: tuple[Status, ...] = (
 MIN_RANGE = 0.2
 MIN_FAILING = 5
 MIN_PROBLEMS_FAILING = 3
+REACHED = 0.95
+"""A weight that stays below this is said not to reach 1."""
 
 
 def unusable(observations: Observations) -> tuple[Status, str] | None:
@@ -104,10 +106,10 @@ def judge(fits: Fits, test: DirectionTest, *, level: float) -> tuple[Status, str
             "problem): the constant is chosen"
         )
     found = fits.sigmoids[sign].parameters(fits.sigmoid_thetas[sign])
-    return of_parameters(found)
+    return of_parameters(found, sign)
 
 
-def of_parameters(found: Parameters) -> tuple[Status, str | None]:
+def of_parameters(found: Parameters, sign: Sign) -> tuple[Status, str | None]:
     """The status of a chosen sigmoid by where its parameters lie."""
     if not 0.0 <= found.tau <= 1.0:
         return "no_transition", (
@@ -123,4 +125,14 @@ def of_parameters(found: Parameters) -> tuple[Status, str | None]:
             f"the transition is as gradual as the fit allows (s is held at {SCALE_BOUNDS[1]:g}): "
             "nearly a straight line, so read the curve and not its parameters"
         )
+    reached = found.w_min + (1.0 - found.w_min) * _highest_share(found, sign)
+    if reached < REACHED:
+        end = "at the end" if sign > 0 else "at the start"
+        return "ok", f"the weight does not reach 1 inside the trace: it is {reached:.2f} {end}"
     return "ok", None
+
+
+def _highest_share(found: Parameters, sign: Sign) -> float:
+    """The share of the transition that is done at the better end of the trace."""
+    distance = 1.0 - found.tau if sign > 0 else found.tau
+    return float(1.0 / (1.0 + np.exp(-distance / found.s)))

@@ -258,6 +258,12 @@ class Table:
             return read_part(path, self.schema, columns)
         except UnreadablePart as error:
             self._put_aside(path, str(error))
+        except SettingsConflict as error:
+            # Parts of two versions are never mixed, so where the table was begun by this one it is
+            # the part's version that is damaged.
+            if not self._begun_by_this_version():
+                raise
+            self._put_aside(path, error.what)
         except FileNotFoundError:
             pass  # removed or set aside by the writer since it was listed
         return None
@@ -307,6 +313,13 @@ class Table:
             return bool(self.part_paths())
         except (UnreadablePart, FileNotFoundError):
             return False
+
+    def _begun_by_this_version(self) -> bool:
+        try:
+            has_all_columns(self.directory / SCHEMA_PART, self.schema)
+        except (SettingsConflict, UnreadablePart, FileNotFoundError):
+            return False
+        return True
 
     def _refuse_duplicates(self, keys: list[tuple[Any, ...]]) -> None:
         seen = set()

@@ -209,7 +209,7 @@ class _Fused(torch.autograd.Function):
         return loss, sums
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
             raise RuntimeError("the fused loss's backward pass can be run once")

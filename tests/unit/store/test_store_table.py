@@ -328,7 +328,9 @@ def test_part_names_are_never_given_again(table: Table, make_rows: Rows) -> None
     assert numbers == ["00000001", "00000002", "00000003", "00000001"]
 
 
-@pytest.mark.parametrize("damage", ["flipped", "torn", "empty", "other table", "text", "directory"])
+@pytest.mark.parametrize(
+    "damage", ["flipped", "torn", "empty", "other table", "version", "text", "directory"]
+)
 def test_an_unreadable_part_is_set_aside_once_and_its_rows_are_owed_again(
     table: Table, make_rows: Rows, damage: str
 ) -> None:
@@ -343,6 +345,9 @@ def test_an_unreadable_part_is_set_aside_once_and_its_rows_are_owed_again(
         bad.write_bytes(b"")
     elif damage == "other table":
         pq.write_table(pa.table({"candidate_id": ["p1@3"]}), bad)
+    elif damage == "version":  # in a table that this version began
+        metadata = {"table": "continuations", "version": "3"}
+        pq.write_table(pq.read_table(bad).replace_schema_metadata(metadata), bad)
     elif damage == "text":
         bad.rename(bad.with_name("notes.txt"))
         bad = bad.with_name("notes.txt")
@@ -592,16 +597,19 @@ def test_parts_of_another_version_are_a_conflict_and_stay(
     assert {path: size for path, size in after.items() if SCHEMA_PART not in path} == names
 
 
-@pytest.mark.parametrize("name", ["answes", "correct"])
-def test_a_damaged_name_of_a_nullable_column_is_no_older_part(tmp_path: Path, name: str) -> None:
-    table = Table(tmp_path / "spines", SPINES)
-    part = str_path(table.append([spine_row(answer="1", correct=True)]))
-    whole = pq.read_table(part)
-    fields = [f.with_name(name) if f.name == "answer" else f for f in whole.schema]
-    schema = pa.schema(fields, whole.schema.metadata)
-    pq.write_table(pa.Table.from_arrays(whole.columns, schema=schema), part)
-    assert Table(tmp_path / "spines", SPINES).keys() == set()
-    assert part.with_name(f".unreadable-{part.name}").exists()
+@pytest.mark.parametrize("damaged", ["x", "lo", "\x00"])
+def test_a_damaged_name_of_a_nullable_column_is_no_older_part(tmp_path: Path, damaged: str) -> None:
+    columns = (Column("id", TOKEN, "Key."), *(Column(n, REAL, n, True) for n in ("lo", "hi")))
+    schema = TableSchema("bounds", "G", ("id",), columns)
+    part = str_path(Table(tmp_path / "bounds", schema).append([{"id": 1, "lo": 0.1, "hi": 0.2}]))
+    fields = [f.with_name(damaged) if f.name == "hi" else f for f in schema.arrow]
+    values = pq.read_table(part).columns
+    damaged_schema = pa.schema(fields, schema.arrow.metadata)
+    pq.write_table(pa.Table.from_arrays(values, schema=damaged_schema), part)
+    fresh = Table(tmp_path / "bounds", schema)
+    assert fresh.keys() == set()
+    assert fresh.set_aside == [part.with_name(f".unreadable-{part.name}")]
+    assert "its columns are not the table's" in fresh.warnings[0]
 
 
 def test_pandas_reads_at_any_moment_while_a_writer_appends(

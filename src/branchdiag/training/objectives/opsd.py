@@ -62,31 +62,36 @@ class OPSD(Objective):
             # d m / d p adds 1 - (beta q + (1 - beta) p) / m = 0 to the slope.
             terms_TV += (teacher.log_probs_TV - log_m_TV).mul_(teacher.probs_TV).mul_(beta)
         divergences_T = terms_TV.sum(-1)
-        losses_T, over_TV = self._clipped(terms_TV, divergences_T)
-        if over_TV is not None:
-            slopes_TV.masked_fill_(over_TV, 0)
+        losses_T, kept_TV = self._clip(terms_TV, divergences_T, torch.empty_like(terms_TV))
+        if kept_TV is not None:
+            slopes_TV.mul_(kept_TV)
         slopes_TV -= torch.linalg.vecdot(slopes_TV, p_TV)[:, None]
-        return TokenTerms(losses_T, slopes_TV.mul_(p_TV), divergences_T, _count(over_TV))
+        return TokenTerms(losses_T, slopes_TV.mul_(p_TV), divergences_T, _clipped(kept_TV))
 
     def _forward(self, student: Distribution, teacher: Distribution) -> TokenTerms:
-        """beta 0, where the slope -q / p needs no division: a_j q_j only, a_j = not clipped."""
+        """beta 0, where the slope -q / p needs no division: q_j of the entries not clipped."""
         terms_TV = torch.sub(teacher.log_probs_TV, student.log_probs_TV, out=student.log_probs_TV)
         terms_TV.mul_(teacher.probs_TV)
         divergences_T = terms_TV.sum(-1)
-        losses_T, over_TV = self._clipped(terms_TV, divergences_T)
-        kept_TV = teacher.probs_TV
-        if over_TV is not None:
-            kept_TV.masked_fill_(over_TV, 0)
-        gradients_TV = student.probs_TV.mul_(kept_TV.sum(-1, keepdim=True)).sub_(kept_TV)
-        return TokenTerms(losses_T, gradients_TV, divergences_T, _count(over_TV))
+        losses_T, kept_TV = self._clip(terms_TV, divergences_T, teacher.log_probs_TV)
+        pull_TV = teacher.probs_TV if kept_TV is None else teacher.probs_TV.mul_(kept_TV)
+        gradients_TV = student.probs_TV.mul_(pull_TV.sum(-1, keepdim=True)).sub_(pull_TV)
+        return TokenTerms(losses_T, gradients_TV, divergences_T, _clipped(kept_TV))
 
-    def _clipped(self, terms_TV: Tensor, sums_T: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Sums after the clip, and which entries it met; overwrites `terms_TV`."""
+    def _clip(
+        self, terms_TV: Tensor, sums_T: Tensor, scratch_TV: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Sums after the clip, and 1 for an entry that it leaves, 0 for one it meets.
+
+        Overwrites both. Ones and zeros as numbers, because a product with them takes a thirtieth of
+        the time that `masked_fill_` does on a CPU.
+        """
         if self.clip is None:
             return sums_T, None
-        over_TV = terms_TV > self.clip
-        return terms_TV.clamp_(max=self.clip).sum(-1), over_TV
+        kept_TV = torch.le(terms_TV, self.clip, out=scratch_TV)
+        return terms_TV.clamp_(max=self.clip).sum(-1), kept_TV
 
 
-def _count(over_TV: Tensor | None) -> Tensor | None:
-    return None if over_TV is None else over_TV.sum(-1)
+def _clipped(kept_TV: Tensor | None) -> Tensor | None:
+    """Number of clipped entries [T]."""
+    return None if kept_TV is None else kept_TV.shape[-1] - kept_TV.sum(-1)
