@@ -44,7 +44,6 @@ _COMMAND_END = re.compile(r"\\[A-Za-z]+$")
 _LOGIC = {r"\land": "and", r"\lor": "or"}
 
 
-@lru_cache(maxsize=8192)
 def normalise(text: str, *, thousands: bool = True) -> str:
     """The canonical spelling of an answer.
 
@@ -96,6 +95,7 @@ def integer_digits(text: str) -> str | None:
     return "-" + digits if plain.startswith("-") and digits != "0" else digits
 
 
+@lru_cache(maxsize=8192)
 def _stable(text: str, thousands: bool) -> str:
     for _ in range(MAX_PASSES):  # one pass can bring parts together that another then reads as one
         before, text = text, _once(text, thousands)

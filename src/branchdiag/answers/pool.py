@@ -39,6 +39,7 @@ ATTEMPTS = 2
 """Tries of an answer that timed out, ran out of memory or crashed its worker."""
 
 _RETRIED = ("timeout", "crash", "memory")
+_LONGEST_WAIT_S = 60.0
 _WINDOW = 64  # pairs in flight for each worker: how far `imap` reads ahead
 
 Pair = tuple[str | None, str]
@@ -144,7 +145,8 @@ class GradingPool:
         timeout = 0.0
         if wait:
             now = time.monotonic()
-            timeout = max(0.0, min((w.deadline for w in self._workers), default=now) - now)
+            soonest = min((w.deadline for w in self._workers), default=now)
+            timeout = min(max(0.0, soonest - now), _LONGEST_WAIT_S)
         for key, _ in self._selector.select(timeout if self._workers else 0):
             self._receive(key.data)
         now = time.monotonic()

@@ -46,6 +46,8 @@ def words(predicted: str, gold: str) -> bool | None:
     least two letters. A bare word against a formula (`xy` against `x \cdot y`) passes: it may be a
     product. A formula as gold is never equal to text.
     """
+    if "=" in predicted:
+        return None  # named, as in `x = \text{even}`: the value is compared later
     gold_text, predicted_text = _phrase(gold), _phrase(predicted)
     if _GEOMETRY.fullmatch(gold) or _GEOMETRY.fullmatch(predicted):
         return _key(gold) == _key(predicted)
@@ -61,7 +63,7 @@ def words(predicted: str, gold: str) -> bool | None:
 def choice(predicted: str, gold: str) -> bool | None:
     r"""A letter of a multiple choice: (C) is C, and `\textbf{(C)}\ 12` is (C)."""
     wanted = _CHOICE.fullmatch(gold)
-    if wanted is None:
+    if wanted is None or "=" in predicted:
         return None
     letter = wanted[1] or wanted[2]
     given = _CHOICE.fullmatch(predicted)

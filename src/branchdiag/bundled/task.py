@@ -1,6 +1,6 @@
 """The synthetic task of the bundled model: who has how many, solved by a plan and its steps.
 
-A problem names a few people, relates what they have ("Mia has Leo's plus 4."), gives one or two
+A problem names a few people, relates what they have ("Mia has Leo's plus 4"), gives one or two
 values and asks for one. A solution first commits to a plan - its kind and the path of people it
 will go through - and then executes it, one calculation a step. Four kinds of plan exist, and the
 problem alone decides which one works:
@@ -66,7 +66,7 @@ class Relation:
 
     def sentence(self) -> str:
         """The statement as the problem tells it."""
-        return f"{self.child} has {self.parent}'s {self.operation} {self.amount}."
+        return f"{self.child} has {self.parent}'s {self.operation} {self.amount}"
 
     def forward(self, parent_value: int) -> int:
         """The child's quantity from the parent's."""
@@ -213,11 +213,11 @@ def make_problem(
     statements: list[str] = []
     if pair:
         first_name, second_name = _either_order(pair[0], pair[1], rng)
-        statements.append(f"{first_name} and {second_name} have {given_value} together.")
+        statements.append(f"{first_name} and {second_name} have {given_value} together")
     else:
         facts.append(given)
     _add_unneeded(rng, clutter, drawn, targets[0], relations, values, facts, names, attach)
-    statements += [f"{name} has {values[name]}." for name in facts]
+    statements += [f"{name} has {values[name]}" for name in facts]
     statements += [relation.sentence() for relation in relations]
     rng.shuffle(statements)
 
@@ -232,7 +232,7 @@ def make_problem(
         first_name, second_name = _either_order(targets[0], targets[1], rng)
         question = f"How many {thing} do {first_name} and {second_name} have together?"
         answer = values[targets[0]] + values[targets[1]]
-    text = f"{rng.choice(SCENES)} {thing}: {' '.join(statements)} {question}"
+    text = "\n".join([f"{rng.choice(SCENES)} {thing}:", *statements, question])
     return Problem(
         drawn, text, answer, given, given_value, targets, tuple(relations), values,
         asks_difference, pair,

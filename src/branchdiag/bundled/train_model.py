@@ -37,7 +37,7 @@ BATCH_TOKENS = 3600
 GPU_FACTOR = 8
 POOL = 512
 """Examples that are sorted by length together, so that a batch holds little padding."""
-MATRIX_LEARNING_RATE = 4e-3
+MATRIX_LEARNING_RATE = 5e-3
 """Muon's peak; an update's root mean square is 0.2 of it, as AdamW's would be."""
 LEARNING_RATE = 3e-3
 """AdamW's peak, for embeddings and norms."""

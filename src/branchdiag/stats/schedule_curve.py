@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from branchdiag.stats.estimate import BoolArray, FloatArray
+from branchdiag.stats.estimate import FloatArray
 
 Sign = Literal[1, -1]
 """+1 where the weight rises with r, -1 where it falls."""
@@ -46,17 +46,27 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Curve:
-    """A family of curves over given rows.
+    """A family of curves over the rows of a likelihood.
 
-    r: (C,). is_control: (C,) rows that show g alone. basis: (C, J) columns of the spline, J = 0
-    without a control. sigmoid: else constant. sign: of the sigmoid.
+    r: (R,) positions of the children's rows. basis: (R, J) the spline there; J = 0 without a
+    control, and otherwise the children's rows are followed by the control's at the same positions,
+    which show g alone: C = 2 R. sigmoid: else constant. sign: of the sigmoid.
     """
 
     r: FloatArray
-    is_control: BoolArray
     basis: FloatArray
     sigmoid: bool
     sign: Sign = 1
+
+    @cached_property
+    def has_control(self) -> bool:
+        """Whether the control's rows follow the children's."""
+        return bool(self.basis.shape[1] > 0)
+
+    @cached_property
+    def n_rows(self) -> int:
+        """C."""
+        return self.r.size * (2 if self.has_control else 1)
 
     @cached_property
     def n_shape(self) -> int:
@@ -88,19 +98,24 @@ class Curve:
     def mean_and_slopes(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The mean (B, C) and its derivatives by each parameter (B, K, C)."""
         mean, hi, rise, z, control = self._parts(theta)
-        slopes = np.empty((theta.shape[0], self.n_parameters, self.r.size))
-        slopes[:, 0] = (1.0 - hi) * mean
+        n_children = self.r.size
+        slopes = np.empty((theta.shape[0], self.n_parameters, self.n_rows))
+        child = slopes[:, : self.n_shape, :n_children]
+        child[:, 0] = (1.0 - hi) * mean[:, :n_children]
         if rise is not None and z is not None:
             w = _sigmoid(theta[:, 1:2])
             level = hi if control is None else hi * control
-            slopes[:, 1] = level * w * (1.0 - w) * (1.0 - rise)
-            bend = level * (1.0 - w) * rise * (1.0 - rise)
-            slopes[:, 2] = bend * (-self.sign / np.exp(theta[:, 3:4]))
-            slopes[:, 3] = bend * -z
+            below = level * (1.0 - rise)
+            child[:, 1] = below * (w * (1.0 - w))
+            bend = below * rise * (1.0 - w)
+            child[:, 2] = bend * (-self.sign / np.exp(theta[:, 3:4]))
+            child[:, 3] = bend * -z
         if control is not None:
-            slopes[:, : self.n_shape] *= ~self.is_control
-            spline = (mean * (1.0 - control))[:, np.newaxis, :] * self.basis.T[np.newaxis]
-            slopes[:, self.n_shape :] = spline
+            slopes[:, : self.n_shape, n_children:] = 0.0
+            unsure = 1.0 - control
+            for half in (slice(None, n_children), slice(n_children, None)):
+                moved = (mean[:, half] * unsure)[:, np.newaxis]
+                np.multiply(moved, self.basis.T, out=slopes[:, self.n_shape :, half])
         return mean, slopes
 
     def weight(self, theta: FloatArray, r: FloatArray) -> FloatArray:
@@ -131,23 +146,17 @@ class Curve:
             z = (self.sign * (self.r - theta[:, 2:3])) / np.exp(theta[:, 3:4])
             rise = _sigmoid(z)
             child = hi * (w + (1.0 - w) * rise)
-        if self.basis.shape[1]:
+        if self.has_control:
             control = _sigmoid(theta[:, self.n_shape :] @ self.basis.T)
-            child = np.where(self.is_control, 1.0, child) * control
-        mean = np.broadcast_to(child, (theta.shape[0], self.r.size))
-        return (
-            np.clip(mean, SMALLEST_CHANCE, 1.0 - SMALLEST_CHANCE),
-            hi,
-            rise,
-            z,
-            control,
-        )
+            mean = np.concatenate([child * control, control], axis=1)
+        else:
+            mean = np.broadcast_to(child, (theta.shape[0], self.r.size))
+        return np.clip(mean, SMALLEST_CHANCE, 1.0 - SMALLEST_CHANCE), hi, rise, z, control
 
 
-def curve_over(r: FloatArray, is_control: BoolArray) -> Curve:
-    """The constant family over rows; with control rows, their spline is in it."""
-    basis = spline_basis(r, r) if is_control.any() else np.zeros((r.size, 0))
-    return Curve(r, is_control, basis, sigmoid=False)
+def curve_over(r: FloatArray, *, with_control: bool) -> Curve:
+    """The constant family over children at positions r (R,), and over as many controls if told."""
+    return Curve(r, spline_basis(r, r) if with_control else np.zeros((r.size, 0)), sigmoid=False)
 
 
 def spline_basis(r: FloatArray, positions: FloatArray) -> FloatArray:

@@ -10,6 +10,7 @@ B resamples, P problems, C rows, K parameters, F folds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 
@@ -25,6 +26,20 @@ SIGNS: tuple[Sign, Sign] = (1, -1)
 MOST_FOLDS = 100
 """Above this many problems a resample leaves out groups of them (the estimate never does)."""
 GROUPED_FOLDS = 20
+
+
+class Effort(TypedDict):
+    """How far a fold's fit goes: at most so many iterations, and until so little can be gained."""
+
+    iterations: int
+    tolerance: float
+
+
+ESTIMATE_FOLDS: Effort = {"iterations": 300, "tolerance": 1e-10}
+RESAMPLE_FOLDS: Effort = {"iterations": 15, "tolerance": 1e-6}
+"""A fold starts at the fit to all problems. What is left undone after these many steps lies along
+valleys where w, tau and s make up for each other, and moves the loss of a left-out problem by less
+than the choice turns on, unless the two models are as good as each other."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +78,7 @@ class Refits:
 def fit_families(observations: Observations) -> Fits:
     """The estimates: L-BFGS-B from 4 tau x 3 s and from the isotonic fit, for each sign."""
     rows, share = observations, observations.share
-    constant = curve_over(rows.r, rows.is_control)
+    constant = curve_over(rows.r[~rows.is_control], with_control=rows.relative)
     constant_theta, _ = fit_best(
         constant, rows.y, share, _constant_starts(observations, constant, share)
     )
@@ -74,21 +89,20 @@ def fit_families(observations: Observations) -> Fits:
         grid = [Start(start.hi, start.w_min, tau, s) for tau in START_TAUS for s in START_SCALES]
         starts = np.array([_theta(one, constant_theta[1:]) for one in [start, *grid]])
         thetas[sign], _ = fit_best(sigmoids[sign], rows.y, share, starts)
-    once = np.ones((1, rows.n_problems))
-    each = np.arange(rows.n_problems)
+    once, each = np.ones((1, rows.n_problems)), np.arange(rows.n_problems)
+
+    def left_out(curve: Curve, theta: FloatArray) -> float:
+        losses = left_out_loss(rows, curve, theta[np.newaxis], once, each, ESTIMATE_FOLDS)
+        return float(losses[0])
+
     return Fits(
-        observations,
-        constant,
-        constant_theta,
-        float(left_out_loss(rows, constant, constant_theta[np.newaxis], once, each)[0]),
-        sigmoids,
-        thetas,
-        {
-            sign: float(
-                left_out_loss(rows, sigmoids[sign], thetas[sign][np.newaxis], once, each)[0]
-            )
-            for sign in SIGNS
-        },
+        observations=observations,
+        constant=constant,
+        constant_theta=constant_theta,
+        constant_left_out=left_out(constant, constant_theta),
+        sigmoids=sigmoids,
+        sigmoid_thetas=thetas,
+        sigmoid_left_out={sign: left_out(sigmoids[sign], thetas[sign]) for sign in SIGNS},
     )
 
 
@@ -105,7 +119,7 @@ def refit(fits: Fits, multiplicities: FloatArray, signs: IntArray) -> Refits:
     weights = multiplicities[:, rows.codes] * rows.share
     starts = np.broadcast_to(fits.constant_theta, (n_resamples, fits.constant_theta.size))
     constants, _ = fit_many(fits.constant, rows.y, weights, starts)
-    without = left_out_loss(rows, fits.constant, constants, multiplicities, folds)
+    without = left_out_loss(rows, fits.constant, constants, multiplicities, folds, RESAMPLE_FOLDS)
     chosen = np.zeros(n_resamples, dtype=np.bool_)
     shapes = np.full((n_resamples, 4), np.nan)
     for sign in SIGNS:
@@ -125,7 +139,9 @@ def refit(fits: Fits, multiplicities: FloatArray, signs: IntArray) -> Refits:
         ]
         first_is_lower = candidates[0][1] <= candidates[1][1]
         theta = np.where(first_is_lower[:, np.newaxis], candidates[0][0], candidates[1][0])
-        with_sigmoid = left_out_loss(rows, curve, theta, multiplicities[mine], folds)
+        with_sigmoid = left_out_loss(
+            rows, curve, theta, multiplicities[mine], folds, RESAMPLE_FOLDS
+        )
         chosen[mine] = with_sigmoid < without[mine]
         shapes[mine] = theta[:, :4]
     return Refits(chosen, signs, shapes)
@@ -144,6 +160,7 @@ def left_out_loss(
     theta: FloatArray,
     multiplicities: FloatArray,
     folds: IntArray,
+    effort: Effort,
 ) -> FloatArray:
     """Mean loss (B,) of each drawn problem under the fit to all problems of other folds.
 
@@ -151,6 +168,7 @@ def left_out_loss(
         theta: (B, K) the fits to all problems: where each fold's fit starts.
         multiplicities: (B, P).
         folds: (P,) 0 ... F - 1.
+        effort: of each fold's fit.
     """
     rows = observations
     n_folds = int(folds.max()) + 1
@@ -165,7 +183,7 @@ def left_out_loss(
         weights = multiplicities[b][:, rows.codes] * rows.share
         mine = row_fold[np.newaxis] == f[:, np.newaxis]
         kept = np.where(mine, 0.0, weights)
-        fitted, _ = fit_many(curve, rows.y, kept, theta[b], iterations=30, tolerance=1e-7)
+        fitted, _ = fit_many(curve, rows.y, kept, theta[b], **effort)
         left = loss(curve.mean(fitted), rows.y, np.where(mine, weights, 0.0))
         total += np.bincount(b, left, total.size)
     mean: FloatArray = total / multiplicities.sum(axis=1)
@@ -195,7 +213,7 @@ def _shape_start(
     if not rows.relative:
         return sigmoid_start(rows.r, rows.y, weights, sign)
     child = ~rows.is_control
-    free = constant.control_at(constant_theta[np.newaxis], constant.basis[child])[0]
+    free = constant.control_at(constant_theta[np.newaxis], constant.basis)[0]
     # Weighted by what is known of a ratio: where nothing succeeds freely it is not known at all.
     ratio = np.clip(rows.y[child] / np.maximum(free, 0.02), 0.0, 1.0)
     return sigmoid_start(rows.r[child], ratio, weights[child] * free, sign)

@@ -87,7 +87,7 @@ def fit_many(
     """
     theta = _inside(curve, starts)
     losses = np.empty(theta.shape[0])
-    step = max(1, CELLS // max(1, curve.r.size))
+    step = max(1, CELLS // max(1, curve.n_rows))
     for first in range(0, theta.shape[0], step):
         part = slice(first, first + step)
         theta[part], losses[part] = _score(

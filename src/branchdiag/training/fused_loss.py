@@ -133,6 +133,8 @@ def token_statistics(
 ) -> TokenStatistics:
     """The statistics that some objectives make weights or masks of; arguments as `fused_loss`.
 
+    They lie on the mask's device, which may be the CPU's while the models are elsewhere.
+
     Raises:
         ValueError: shapes that do not fit, or a sampled token beyond the common vocabulary.
     """
@@ -157,7 +159,7 @@ def token_statistics(
             columns[2, block.rows] = student.entropies_T
     spread = columns.new_zeros(3, *mask_BT.shape)
     spread[:, mask_BT] = columns
-    return TokenStatistics(*spread.unbind())
+    return TokenStatistics(*spread.to(valid_BT.device).unbind())
 
 
 class _Fused(torch.autograd.Function):

@@ -59,7 +59,7 @@ def test_words_of_the_task_are_one_token(tokenizer):
         "forward",
         "backward",
         "split",
-        "twice",
+        "plus",
     ):
         assert len(tokenizer(f" {word}").input_ids) == 1
     assert len(tokenizer("\\boxed{").input_ids) == 1

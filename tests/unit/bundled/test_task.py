@@ -13,8 +13,7 @@ from branchdiag.bundled import PROBLEM_SETS, problems_path, task
 
 STATEMENT = re.compile(
     r"(?P<a>\w+) and (?P<b>\w+) have (?P<total>\d+) together\."
-    r"|(?P<child>\w+) has (?:(?P<amount>\d+) (?P<sign>more|fewer) than"
-    r"|(?P<factor>twice|half) as many as) (?P<parent>\w+)\."
+    r"|(?P<child>\w+) has (?P<parent>\w+)'s (?P<operation>plus|minus|times|over) (?P<amount>\d+)\."
     r"|(?P<name>\w+) has (?P<value>\d+)\."
 )
 
@@ -33,13 +32,10 @@ def solve_from_text(text: str) -> int:
                 ({found["a"]: Fraction(1), found["b"]: Fraction(1)}, Fraction(found["total"]))
             )
         elif found["child"]:
-            factor = {"twice": Fraction(2), "half": Fraction(1, 2), None: Fraction(1)}[
-                found["factor"]
-            ]
-            shift = int(found["amount"] or 0) * (-1 if found["sign"] == "fewer" else 1)
-            equations.append(
-                ({found["child"]: Fraction(1), found["parent"]: -factor}, Fraction(shift))
-            )
+            amount = Fraction(found["amount"])
+            factor = {"times": amount, "over": 1 / amount}.get(found["operation"], Fraction(1))
+            shift = {"plus": amount, "minus": -amount}.get(found["operation"], Fraction(0))
+            equations.append(({found["child"]: Fraction(1), found["parent"]: -factor}, shift))
         else:
             equations.append(({found["name"]: Fraction(1)}, Fraction(found["value"])))
     assert body[end:].strip() == ""

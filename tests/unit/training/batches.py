@@ -1,4 +1,4 @@
-"""Global batches for the training tests, and the whole way from masks to a loss through the package.
+"""Global batches for the training tests, and the whole way from masks to a loss.
 
 The head is the identity where logits are wanted to be hidden states, a random matrix elsewhere.
 """
@@ -80,9 +80,7 @@ def projected_batch(
     tokens = torch.randint(0, vocabulary, (rows, length), generator=draw)
     valid = torch.rand(rows, length, generator=draw) > 0.2
     head = OutputHead(weight, biases)
-    return Batch(
-        student.to(dtype), teacher.to(dtype), tokens, valid, valid, weights, head, head
-    )
+    return Batch(student.to(dtype), teacher.to(dtype), tokens, valid, valid, weights, head, head)
 
 
 def through_package(
@@ -96,7 +94,7 @@ def through_package(
     chunk_tokens=None,
     backward=True,
 ):
-    """(sum of losses, gradient to the student's hidden states, diagnostics), as a trainer runs it."""
+    """As a trainer runs it: (summed loss, gradient to the hidden states, diagnostics)."""
     whole = batch.student.detach().clone().requires_grad_(backward)
     parts = batch.micro_batches(size or len(batch.tokens))
     starts = range(0, len(batch.tokens), size or len(batch.tokens))
@@ -121,6 +119,6 @@ def through_package(
         )
         if backward:
             fused.loss.backward()
-        loss += float(fused.loss)
+        loss += float(fused.loss.detach())
         diagnostics.append(fused.diagnostics)
     return loss, whole.grad, sum(diagnostics[1:], start=diagnostics[0])

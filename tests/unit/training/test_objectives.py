@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -103,6 +106,24 @@ def test_value_and_gradient_equal_loops_in_float64(name, options, step, reductio
         grad.numpy(), expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max()
     )
     assert np.abs(expected).max() > 1e-4  # there is something to agree on
+
+
+@pytest.mark.parametrize(("name", "options", "step"), CASES)
+def test_in_bfloat16_the_value_is_right_to_a_thousandth_and_the_gradient_to_its_rounding(
+    name, options, step
+):
+    batch = batch_for(name, seed=8)
+    batch.student, batch.teacher = batch.student.bfloat16(), batch.teacher.bfloat16()
+    batch.student_head = batch.teacher_head = batch.student_head.to(torch.bfloat16)
+    objective = make_objective(name, **options)
+    loss, grad, _ = through_package(objective, batch, step=step, reduction="token", size=2)
+    value, slow_gradient = oracle(name, batch, "token", step, options)
+    assert loss == pytest.approx(value, rel=1e-3)
+    # bfloat16 has 8 significant bits: rounding moves a number by up to 2**-8 of itself.
+    expected = slow_gradient()
+    np.testing.assert_allclose(
+        grad.double().numpy(), expected, rtol=2**-8, atol=1e-5 * np.abs(expected).max()
+    )
 
 
 @pytest.mark.parametrize("name", OBJECTIVE_NAMES)
@@ -274,6 +295,16 @@ def test_a_weight_that_is_none_is_refused(bad):
 def test_a_setting_outside_the_method_is_an_error_that_names_it(name, options, said):
     with pytest.raises(UsageError, match=said):
         make_objective(name, **options)
+
+
+def test_objectives_are_named_without_loading_torch():
+    code = (
+        "import sys; from branchdiag.training.objectives import OBJECTIVE_NAMES as names; "
+        "print(*names, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [*OBJECTIVE_NAMES, "False"]
+    assert [make_objective(name).name for name in OBJECTIVE_NAMES] == list(OBJECTIVE_NAMES)
 
 
 @settings(max_examples=60, deadline=None)

@@ -33,4 +33,4 @@ class PWOPSD(OPSD):
         """The schedule's weights."""
         self.check_schedule(rows.weights_BT is not None)
         assert rows.weights_BT is not None
-        return rows.weights_BT.detach().to(torch.float64)
+        return rows.weights_BT.detach().to(rows.valid_BT.device, torch.float64)
