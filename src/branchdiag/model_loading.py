@@ -25,6 +25,10 @@ PROBE_TEXT = "Let x² = 12.5 + 7·(3−1);\n\n\tso \\boxed{x} ≈ 5.0 — naïve
 """Encoded by two tokenizers that should be one: words, digits, white space, symbols, tags."""
 
 
+SMALL_MODEL_PARAMETERS = 50_000_000
+"""Up to this size a CPU runs a model faster on one thread (and decodes in several processes)."""
+
+
 def resolve_device(name: str) -> str:
     """`auto`, `cpu`, `cuda` or `cuda:N` -> a device that is there.
 
@@ -119,6 +123,21 @@ def load_model(
         )
     model.requires_grad_(False)
     return model.eval()  # type: ignore[no-any-return]
+
+
+def use_one_thread_if_small(model: Any) -> bool:
+    """Let torch use one thread where the model is so small that threads only wait for each other.
+
+    It is also what makes rounding the same on machines with other numbers of cores. Returns whether
+    the model is small: on a CPU, with at most `SMALL_MODEL_PARAMETERS`.
+    """
+    import torch
+
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    small = bool(model.device.type == "cpu" and parameters <= SMALL_MODEL_PARAMETERS)
+    if small:
+        torch.set_num_threads(1)
+    return small
 
 
 def check_same_tokenizer(student: Any, teacher: Any) -> None:

@@ -24,6 +24,7 @@ from branchdiag.model_loading import (
     load_model,
     load_tokenizer,
     resolve_device,
+    use_one_thread_if_small,
 )
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "resolve",
     "resolve_device",
     "stop_token_ids",
+    "use_one_thread_if_small",
 ]
 
 SNAPSHOT_PATTERNS = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.py"]

@@ -122,18 +122,21 @@ class Context:
     @cached_property
     def student_model(self) -> Any:
         """The student, for forward passes."""
-        from branchdiag.models import load_model
-
-        return load_model(self.student, self.protocol.engine)
+        return self._load(self.student)
 
     @cached_property
     def teacher_model(self) -> Any:
         """The teacher: the same object as the student where the weights are the same."""
         if self.teacher.content_id == self.student.content_id:
             return self.student_model
-        from branchdiag.models import load_model
+        return self._load(self.teacher)
 
-        return load_model(self.teacher, self.protocol.engine)
+    def _load(self, resolved: ResolvedModel) -> Any:
+        from branchdiag.models import load_model, use_one_thread_if_small
+
+        model = load_model(resolved, self.protocol.engine)
+        use_one_thread_if_small(model)
+        return model
 
     @cached_property
     def valid_tokens(self) -> ValidTokens:

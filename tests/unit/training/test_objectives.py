@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from branchdiag.errors import UsageError
 from branchdiag.training.objectives import OBJECTIVE_NAMES, make_objective
+from branchdiag.training.objectives.base import MicroBatch, TokenStatistics
 from branchdiag.training.token_masks import keep_fraction
 from tests.unit.training.batches import logits_batch, through_package
 from tests.unit.training.slow_objectives import ORACLES, Rows, gradient
@@ -255,6 +256,15 @@ def test_iw_opd_weighs_one_and_a_half_where_teacher_and_student_agree():
     batch.teacher = batch.student.clone()
     _, _, found = through_package(make_objective("iw-opd"), batch)
     assert found.means()["weight_mean"] == pytest.approx(1.5)
+
+
+def test_iw_opd_ignores_what_a_hole_in_the_mask_holds():
+    valid = torch.tensor([[True, False, True, True]])
+    drift = torch.tensor([[1.0, 100.0, 3.0, 4.0]])
+    zeros = torch.zeros_like(drift)
+    rows = MicroBatch(valid, valid, statistics=TokenStatistics(zeros, drift, zeros))
+    weights = make_objective("iw-opd", gamma=1.0).token_weights(rows)
+    assert weights[valid].tolist() == pytest.approx([2.0, 2 - 1 / 8, 2 - 4 / 8])
 
 
 @pytest.mark.parametrize("name", [name for name in OBJECTIVE_NAMES if name != "pw-opsd"])
