@@ -256,8 +256,9 @@ class Schedule:
         valid = mask != 0
         length = np.maximum(valid.sum(axis=1, keepdims=True), 1)
         weights = np.where(valid, self.curve((np.cumsum(valid, axis=1) - 0.5) / length), 0.0)
-        floating = np.issubdtype(mask.dtype, np.floating)
-        return weights.astype(dtype or (mask.dtype if floating else np.float64))
+        if dtype is None:
+            dtype = mask.dtype if np.issubdtype(mask.dtype, np.floating) else np.float64
+        return weights.astype(dtype)
 
     def _torch_weights(self, mask: Any, dtype: Any) -> Any:
         import torch
@@ -268,10 +269,11 @@ class Schedule:
                 where="mask",
                 fix="np.asarray(mask) or torch.as_tensor(mask)",
             )
-        wanted = dtype or (mask.dtype if mask.is_floating_point() else torch.get_default_dtype())
+        if dtype is None:
+            dtype = mask.dtype if mask.is_floating_point() else torch.get_default_dtype()
         valid = mask != 0
         if self.tau is None or self.s is None:
-            return valid.to(wanted)
+            return valid.to(dtype)
         # Places above 256 are not whole in bfloat16: compute in the widest type the device has.
         exact = torch.float32 if mask.device.type == "mps" else torch.float64
         length = valid.sum(dim=1, keepdim=True).clamp(min=1)
@@ -279,7 +281,7 @@ class Schedule:
         z = (r - self.tau) / max(self.s, SMALLEST_SCALE)
         z = -z if self.direction == "decreasing" else z
         weights = self.w_min + (1.0 - self.w_min) * torch.sigmoid(z)
-        return torch.where(valid, weights, torch.zeros_like(weights)).to(wanted)
+        return torch.where(valid, weights, torch.zeros_like(weights)).to(dtype)
 
 
 def _check_number(name: str, value: Any, *, may_be_missing: bool) -> None:

@@ -26,7 +26,8 @@ from scipy.stats import beta
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from branchdiag.stats.schedule_fit import GRID, FitSettings, fit_estimand, fit_schedule
+from branchdiag.stats.schedule_band import GRID, FitSettings
+from branchdiag.stats.schedule_fit import fit_estimand, fit_schedule
 from tests.unit.schedule.planted_schedules import horizon, level, marginal, plant, shape
 
 AT = np.round(np.arange(0.1, 0.95, 0.1), 1)
@@ -43,12 +44,11 @@ NOTHING = {
 }
 
 
-def truth_of(name: str, estimand: str) -> np.ndarray:
+def truth_of(name: str) -> np.ndarray:
     """The true weight at `AT`: the average over problems divided by its height."""
     w_min, tau, s, falling = INTERIOR[name]
     child = marginal(shape(w_min, tau, s, top=TOP, falling=falling), AT)
     # The control stands at the top: dividing by it and dividing by the height are the same here.
-    del estimand
     return child / marginal(level(TOP), AT)
 
 
@@ -62,7 +62,7 @@ def covered(name: str, estimand: str, resamples: int, seed: int):
     if fit.band is None or fit.band.low is None:
         return fit.status, fit.direction, None, None
     low, high = fit.band.low[at], fit.band.high[at]
-    true = truth_of(name, estimand)
+    true = truth_of(name)
     return fit.status, fit.direction, (low <= true) & (true <= high), high - low
 
 

@@ -93,16 +93,19 @@ class AlignedCache:
                 before = getattr(old[layer], name) if old else None
                 like = before if before is not None else newcomers[0].layers[layer][part]
                 shape = (len(lengths), like.shape[-3], width + room, like.shape[-1])
-                # Zeros and no stale memory: a hidden column has weight 0, and 0 x NaN is NaN.
-                buffer = like.new_zeros(shape)
+                # Hidden columns hold zeros or old keys, never stale memory: they have weight 0,
+                # and 0 x NaN is NaN. The room is written before it is read.
+                buffer = like.new_empty(shape)
                 if keep and before is not None:
                     columns = min(width, self.used)
+                    buffer[: len(keep), :, : width - columns] = 0
                     kept = before[:, :, self.used - columns : self.used]
                     index = torch.tensor(keep, device=kept.device)
                     buffer[: len(keep), :, width - columns : width] = kept.index_select(0, index)
                 row = len(keep)
                 for group in newcomers:
                     prefix = group.layers[layer][part][:, : group.length]
+                    buffer[row : row + group.count, :, : width - group.length] = 0
                     buffer[row : row + group.count, :, width - group.length : width] = prefix
                     row += group.count
                 buffers.append(buffer)

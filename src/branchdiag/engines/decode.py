@@ -4,7 +4,8 @@ Reads a causal language model and requests; yields completions as they finish; w
 that finishes leaves the batch and the group's next request takes its place. Every row's first step
 feeds its last prompt token, so that what comes before it, the prefix, can be shared: six samples
 of an arm, the arms of a candidate and the candidates of a spine cost one forward pass over the
-longest prefix. Knows nothing of plans, processes or what is owed.
+longest prefix, and where many rows share it, one place in memory (`attention`). Knows nothing of
+plans, processes or what is owed.
 
 Dimensions: R rows, T columns (tokens), V vocabulary.
 """
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from transformers.cache_utils import DynamicCache
 
+from branchdiag.engines.attention import SharedPrefix, StepPrefixes, can_share_prefixes
 from branchdiag.engines.base import Completion, Request
 from branchdiag.engines.cache import AlignedCache, Layers, Newcomers
 from branchdiag.engines.plan import Prefix, share_prefixes
@@ -31,6 +33,8 @@ REBUILD_SHARE = 8
 """The batch is rebuilt when this part of its rows (1/8) is done: it costs about half a step."""
 ROOM_COLUMNS = 32
 """Columns taken ahead at a rebuild."""
+ROWS_A_PREFIX = 8
+"""A group whose prefixes have this many rows each, on average, keeps them outside of the rows."""
 
 
 @dataclass(slots=True)
@@ -41,6 +45,11 @@ class _Row:
     budget: int
     holder: int
     tokens: list[int] = field(default_factory=list)
+
+    @property
+    def prefix_length(self) -> int:
+        """Tokens of the prompt before its last."""
+        return len(self.request.prompt_ids) - 1
 
     @property
     def newest(self) -> int:
@@ -66,6 +75,7 @@ class GroupDecoder:
         self.context_length = context_length
         self.batch_size = batch_size
         self.vocabulary_size = int(model.get_input_embeddings().weight.shape[0])
+        self.can_share = can_share_prefixes(model)
 
     def decode(self, requests: Sequence[Request]) -> Iterator[list[Completion]]:
         """Complete every request; each list holds what one step finished.
@@ -101,10 +111,8 @@ class GroupDecoder:
 
     @torch.inference_mode()
     def _run(self, waiting: list[_Row], longest: list[Prefix]) -> Iterator[list[Completion]]:
+        shared = self.can_share and len(waiting) >= ROWS_A_PREFIX * len(longest)
         waiting.reverse()  # popped from the end
-        uses = [0] * len(longest)
-        for row in waiting:
-            uses[row.holder] += 1
         prefixes: dict[int, Layers] = {}
         cache = AlignedCache()
         batch: list[_Row | None] = []
@@ -116,12 +124,12 @@ class GroupDecoder:
                 joining = [waiting.pop() for _ in range(min(free, len(waiting)))] if waiting else []
                 self._prefill({row.holder for row in joining} - prefixes.keys(), longest, prefixes)
                 batch = [batch[i] for i in alive] + list(joining)
-                cache.rebuild(alive, _newcomers(joining, prefixes), self._room(batch))
-                for row in joining:
-                    uses[row.holder] -= 1
-                    if not uses[row.holder]:
-                        prefixes.pop(row.holder, None)
-                state = _Batch.of([row for row in batch if row is not None], self.model.device)
+                rows = [row for row in batch if row is not None]
+                cache.rebuild(alive, _newcomers(joining, prefixes, shared), self._room(rows))
+                state = _Batch.of(rows, prefixes if shared else None, self.model.device)
+                still = {row.holder for row in (waiting + rows if shared else waiting)}
+                for holder in prefixes.keys() - still:
+                    del prefixes[holder]
             tokens = self._step(cache, batch, state)
             finished = []
             for i, token in enumerate(tokens):
@@ -132,10 +140,9 @@ class GroupDecoder:
             if finished:
                 yield finished
 
-    def _room(self, batch: list[_Row | None]) -> int:
+    def _room(self, rows: list[_Row]) -> int:
         """Columns to take ahead: no more than the longest budget left."""
-        left = [row.budget - len(row.tokens) for row in batch if row is not None]
-        return min(ROOM_COLUMNS, max(left))
+        return min(ROOM_COLUMNS, max(row.budget - len(row.tokens) for row in rows))
 
     def _prefill(
         self, holders: set[int], longest: list[Prefix], prefixes: dict[int, Layers]
@@ -166,20 +173,23 @@ class GroupDecoder:
         """Feed every row's newest token and draw the next. Finished rows ride along unread."""
         device = self.model.device
         feed = [row.newest if row is not None else 0 for row in batch]
-        position_R1 = torch.tensor(cache.lengths, device=device)[:, None]
+        position_R = torch.from_numpy(state.positions).to(device)
+        options = {}
+        if state.shared is not None:
+            options["prefixes"] = StepPrefixes(state.shared, position_R)
         logits_RV = self.model(
             input_ids=torch.tensor(feed, device=device)[:, None],
             attention_mask=cache.mask_RT[:, : cache.used + 1],
-            position_ids=position_R1,
+            position_ids=position_R[:, None],
             past_key_values=cache.cache,
             use_cache=True,
             logits_to_keep=1,
+            **options,
         ).logits[:, -1]
-        cache.lengths = [
-            length + (row is not None) for length, row in zip(cache.lengths, batch, strict=True)
-        ]
+        cache.lengths = [length + 1 for length in cache.lengths]
         uniform_R = torch.from_numpy(uniforms(state.seeds, state.steps)).to(device)
         state.steps += 1
+        state.positions = np.minimum(state.positions + 1, self.context_length - 1)
         return draw(logits_RV, state.filters, uniform_R).tolist()
 
     def _take(self, row: _Row, token: int) -> Completion | None:
@@ -201,26 +211,47 @@ class _Batch:
 
     seeds: np.ndarray[Any, np.dtype[np.uint64]]
     steps: np.ndarray[Any, np.dtype[np.int64]]
+    positions: np.ndarray[Any, np.dtype[np.int64]]
     filters: Filters
+    shared: list[SharedPrefix] | None
 
     @staticmethod
-    def of(rows: list[_Row], device: torch.device) -> _Batch:
+    def of(rows: list[_Row], prefixes: dict[int, Layers] | None, device: torch.device) -> _Batch:
         samplings = [row.request.sampling for row in rows]
         return _Batch(
             np.array([row.request.seed for row in rows], dtype=np.uint64),
             np.array([len(row.tokens) for row in rows], dtype=np.int64),
+            np.array([row.prefix_length + len(row.tokens) for row in rows], dtype=np.int64),
             Filters.of(
                 [sampling.temperature for sampling in samplings],
                 [sampling.top_p for sampling in samplings],
                 [sampling.top_k for sampling in samplings],
                 device,
             ),
+            None if prefixes is None else _share(rows, prefixes, device),
         )
 
 
-def _newcomers(rows: list[_Row], prefixes: dict[int, Layers]) -> list[Newcomers]:
-    """Rows that join, those of one prefix together."""
-    groups = groupby(rows, key=lambda row: (row.holder, len(row.request.prompt_ids) - 1))
+def _share(
+    rows: list[_Row], prefixes: dict[int, Layers], device: torch.device
+) -> list[SharedPrefix]:
+    """The prefixes that lie outside of the rows, each with its rows."""
+    members: dict[int, list[int]] = {}
+    for i, row in enumerate(rows):
+        members.setdefault(row.holder, []).append(i)
+    return [
+        SharedPrefix(
+            torch.tensor(indices, device=device),
+            prefixes[holder],
+            torch.tensor([rows[i].prefix_length for i in indices], device=device),
+        )
+        for holder, indices in members.items()
+    ]
+
+
+def _newcomers(rows: list[_Row], prefixes: dict[int, Layers], shared: bool) -> list[Newcomers]:
+    """Rows that join, with a copy of their prefix unless it is shared; those of one together."""
+    groups = groupby(rows, key=lambda row: (row.holder, 0 if shared else row.prefix_length))
     return [
         Newcomers(len(list(members)), length, prefixes[holder])
         for (holder, length), members in groups

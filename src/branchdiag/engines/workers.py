@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -61,7 +62,10 @@ def run_forked(tasks: Sequence[int], work: Work, n_workers: int) -> Iterator[lis
             process = context.Process(
                 target=_serve, args=(theirs, work, os.getpid()), daemon=True, name="decoder"
             )
-            process.start()
+            with warnings.catch_warnings():
+                # Python warns of forks beside threads; what a worker does needs no lock of theirs.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                process.start()
             theirs.close()
             workers[ours] = process
             ours.send(todo.pop())

@@ -87,7 +87,9 @@ class Observations:
     r, y, share: (C,) position, share of successes, weight (1 in total for each problem). codes:
     (C,) the problem, 0 ... P - 1. is_control: (C,) rows of the control arm (`relative` alone).
     outcome, outcome_r, outcome_codes: one a candidate, whose within-problem slope on r tells the
-    direction. counts: what was used and what was left out.
+    direction. For `relative` it is V - rho V0, rho the ratio of the means: if the ratio is the same
+    everywhere, its mean is 0 at every r, whatever the control does along the trace. counts: what
+    was used and what was left out.
     """
 
     estimand: Estimand

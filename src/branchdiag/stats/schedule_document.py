@@ -17,8 +17,8 @@ import numpy as np
 from branchdiag.schedule import FORMAT, VERSION, Schedule
 from branchdiag.stats.estimate import BoolArray, Estimate, FloatArray
 from branchdiag.stats.reliability import equal_count_bins
+from branchdiag.stats.schedule_band import Band
 from branchdiag.stats.schedule_fit import (
-    Band,
     EstimandFit,
     FittedSchedule,
     control_mean,

@@ -18,55 +18,26 @@ from typing import Any
 import numpy as np
 
 from branchdiag.schedule import Direction
-from branchdiag.stats.bootstrap import MIN_CLUSTERS, draw_multiplicities
-from branchdiag.stats.estimate import BoolArray, Estimate, FloatArray, percentile_estimate
+from branchdiag.stats.estimate import Estimate, FloatArray
+from branchdiag.stats.schedule_band import (
+    GRID,
+    Band,
+    FitSettings,
+    band_of,
+    expanded_level,
+    parameter_intervals,
+    resample,
+)
 from branchdiag.stats.schedule_curve import Curve, Parameters, Sign, spline_basis
 from branchdiag.stats.schedule_data import ESTIMANDS, Estimand, LabelledCandidates, observe
 from branchdiag.stats.schedule_data import Observations as Rows
 from branchdiag.stats.schedule_direction import DirectionTest, direction_test
-from branchdiag.stats.schedule_refit import Fits, Refits, fit_families, refit
-from branchdiag.stats.schedule_status import MIN_RANGE, Status, judge, untestable, unusable
+from branchdiag.stats.schedule_refit import Fits, fit_families
+from branchdiag.stats.schedule_status import Status, judge, untestable, unusable
 
-GRID = np.round(np.arange(0.05, 0.96, 0.05), 2)
-"""Relative positions of the band."""
 ENDS = np.array([0.0, 1.0])
 FITTED: frozenset[Status] = frozenset({"ok", "separation"})
 """Statuses under which the fitted numbers are the schedule."""
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """How a schedule is fitted.
-
-    resamples: refits of the bootstrap. permutations: of the test of direction. slope_resamples:
-    for the slope's interval. level: of band, intervals and test. max_failed_share: of resamples
-    that cannot be fitted before there is no band.
-    """
-
-    resamples: int = 500
-    permutations: int = 2000
-    slope_resamples: int = 2000
-    level: float = 0.95
-    seed: int = 0
-    max_failed_share: float = 0.10
-
-
-@dataclass(frozen=True)
-class Band:
-    """The fitted weight w(r) with its pointwise band; `reason` where there is no band.
-
-    r, w, low, high: (R,). n_failed: resamples that could not be fitted; n_constant: of the others,
-    those that chose the constant.
-    """
-
-    r: FloatArray
-    w: FloatArray
-    low: FloatArray | None
-    high: FloatArray | None
-    reason: str | None
-    resamples: int
-    n_failed: int
-    n_constant: int
 
 
 @dataclass(frozen=True)
@@ -190,7 +161,7 @@ def fit_estimand(
     if status != "flat":
         curve, theta = fits.sigmoids[test.sign], fits.sigmoid_thetas[test.sign]
     w = curve.weight(theta[np.newaxis], np.concatenate([GRID, ENDS]))[0]
-    refits, failed = _resample(fits, test, settings)
+    replicates = resample(fits, test, settings)
     return EstimandFit(
         rows=rows,
         status=status,
@@ -199,12 +170,17 @@ def fit_estimand(
         test=test,
         fits=fits,
         parameters=curve.parameters(theta) if curve.sigmoid else None,
-        intervals=_parameter_intervals(curve.parameters(theta), test.sign, refits, settings)
+        intervals=parameter_intervals(
+            curve.parameters(theta),
+            test.sign,
+            replicates,
+            level=expanded_level(settings.level, rows.n_problems),
+        )
         if curve.sigmoid
         else {},
         level=float(0.5 * (1.0 + np.tanh(0.5 * theta[0]))),
         ends=(float(w[-2]), float(w[-1])),
-        band=_band(fits, w[:-2], refits, failed, settings),
+        band=band_of(fits, w[:-2], replicates, settings),
     )
 
 
@@ -235,10 +211,15 @@ def _chosen_curve(fit: EstimandFit, fits: Fits) -> tuple[Curve, FloatArray]:
 def _against_control(viability: EstimandFit, relative: EstimandFit) -> tuple[bool, str | None]:
     """Whether the control shares viability's direction, and what to say of it."""
     way = "rises" if viability.direction == "increasing" else "falls"
+    explained = (
+        "no more than the horizon explains"
+        if viability.direction == "increasing"
+        else "no more than it falls with nothing forced"
+    )
     if relative.status == "flat":
         return True, (
             f"viability {way} along the trace, but relative to going on with nothing forced it is "
-            f"flat ({relative.reason}): no more than the horizon explains"
+            f"flat ({relative.reason}): {explained}"
         )
     if relative.direction == "none":
         return False, (
@@ -250,85 +231,6 @@ def _against_control(viability: EstimandFit, relative: EstimandFit) -> tuple[boo
             f"viability {way}, but relative to going on with nothing forced it does the opposite"
         )
     return False, None
-
-
-def _resample(fits: Fits, test: DirectionTest, settings: FitSettings) -> tuple[Refits, BoolArray]:
-    """All refits, and which of them could not be made (B,)."""
-    rows = fits.observations
-    chunks = list(
-        draw_multiplicities(rows.n_problems, resamples=settings.resamples, seed=settings.seed)
-    )
-    drawn = np.concatenate(chunks)
-    failed = _unfittable(rows, drawn)
-    signs = np.where(drawn @ test.sxy_P < 0.0, -1, 1)
-    made = refit(fits, drawn[~failed], signs[~failed])
-    theta = np.full((drawn.shape[0], 4), np.nan)
-    sigmoid = np.zeros(drawn.shape[0], dtype=np.bool_)
-    theta[~failed], sigmoid[~failed] = made.theta, made.sigmoid
-    failed |= sigmoid & ~np.isfinite(theta).all(axis=1)
-    return Refits(sigmoid & ~failed, signs, theta), failed
-
-
-def _unfittable(rows: Rows, drawn: FloatArray) -> BoolArray:
-    """Resamples (B,) of fewer than 3 different problems, one outcome, or hardly a range of r."""
-    child = ~rows.is_control
-    codes, y = rows.codes[child], rows.y[child]
-    successes = np.bincount(codes, y, rows.n_problems)
-    failures = np.bincount(codes, 1.0 - y, rows.n_problems)
-    failed: BoolArray = (drawn > 0).sum(axis=1) < MIN_CLUSTERS
-    failed |= (drawn @ successes <= 0.0) | (drawn @ failures <= 0.0)
-    if rows.relative:
-        control = np.bincount(rows.codes[rows.is_control], rows.y[rows.is_control], rows.n_problems)
-        failed |= drawn @ control <= 0.0
-    lowest, highest = np.full(rows.n_problems, np.inf), np.full(rows.n_problems, -np.inf)
-    np.minimum.at(lowest, rows.codes, rows.r)
-    np.maximum.at(highest, rows.codes, rows.r)
-    first = np.where(drawn > 0, lowest, np.inf).min(axis=1)
-    last = np.where(drawn > 0, highest, -np.inf).max(axis=1)
-    failed |= last - first < MIN_RANGE
-    return failed
-
-
-def _band(
-    fits: Fits, w: FloatArray, refits: Refits, failed: BoolArray, settings: FitSettings
-) -> Band:
-    """Percentiles of w(r) over refits; where one chose the constant, its w is 1."""
-    curves = np.ones((refits.sigmoid.size, GRID.size))
-    for sign, curve in fits.sigmoids.items():
-        mine = refits.sigmoid & (refits.sign == sign)
-        curves[mine] = curve.weight(refits.theta[mine], GRID)
-    n_failed = int(failed.sum())
-    constant = int((~refits.sigmoid & ~failed).sum())
-    if n_failed > settings.max_failed_share * failed.size:
-        reason = (
-            f"{n_failed} of {failed.size} resamples could not be fitted "
-            f"(limit {settings.max_failed_share:.0%})"
-        )
-        return Band(GRID, w, None, None, reason, failed.size, n_failed, constant)
-    tail = (1.0 - settings.level) / 2.0
-    low, high = np.quantile(curves[~failed], [tail, 1.0 - tail], axis=0)
-    return Band(GRID, w, low, high, None, failed.size, n_failed, constant)
-
-
-def _parameter_intervals(
-    found: Parameters, sign: Sign, refits: Refits, settings: FitSettings
-) -> dict[str, Estimate]:
-    mine = refits.sigmoid & (refits.sign == sign)
-    values = {
-        "w_min": (found.w_min, 0.5 * (1.0 + np.tanh(0.5 * refits.theta[:, 1]))),
-        "tau": (found.tau, refits.theta[:, 2]),
-        "s": (found.s, np.exp(refits.theta[:, 3])),
-    }
-    return {
-        name: percentile_estimate(
-            value,
-            np.where(mine, replicates, np.nan),
-            level=settings.level,
-            # Resamples that chose the constant have no such parameter; half of them may.
-            max_dropped_share=0.5,
-        )
-        for name, (value, replicates) in values.items()
-    }
 
 
 def _unfitted(rows: Rows, why: tuple[Status, str], test: DirectionTest | None) -> EstimandFit:

@@ -23,23 +23,28 @@ from branchdiag.stats.schedule_solver import CELLS, fit_best, fit_many, loss
 START_TAUS = (0.2, 0.4, 0.6, 0.8)
 START_SCALES = (0.05, 0.15, 0.4)
 SIGNS: tuple[Sign, Sign] = (1, -1)
-MOST_FOLDS = 100
-"""Above this many problems a resample leaves out groups of them (the estimate never does)."""
-GROUPED_FOLDS = 20
 
 
 class Effort(TypedDict):
-    """How far a fold's fit goes: at most so many iterations, and until so little can be gained."""
+    """How problems are left out.
+
+    iterations, tolerance: how far a fold's fit goes. most: above this many problems, groups of them
+    are left out, `groups` in all, drawn once.
+    """
 
     iterations: int
     tolerance: float
+    most: int
+    groups: int
 
 
-ESTIMATE_FOLDS: Effort = {"iterations": 300, "tolerance": 1e-10}
-RESAMPLE_FOLDS: Effort = {"iterations": 15, "tolerance": 1e-6}
-"""A fold starts at the fit to all problems. What is left undone after these many steps lies along
+ESTIMATE_FOLDS: Effort = {"iterations": 300, "tolerance": 1e-10, "most": 500, "groups": 100}
+RESAMPLE_FOLDS: Effort = {"iterations": 15, "tolerance": 1e-6, "most": 100, "groups": 20}
+"""A fold starts at the fit to all problems. What is left undone after so many iterations lies along
 valleys where w, tau and s make up for each other, and moves the loss of a left-out problem by less
 than the choice turns on, unless the two models are as good as each other."""
+CELLS_OF_REFITS = 2**22
+"""Resamples times rows whose weights are held at once (32 MiB)."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +94,10 @@ def fit_families(observations: Observations) -> Fits:
         grid = [Start(start.hi, start.w_min, tau, s) for tau in START_TAUS for s in START_SCALES]
         starts = np.array([_theta(one, constant_theta[1:]) for one in [start, *grid]])
         thetas[sign], _ = fit_best(sigmoids[sign], rows.y, share, starts)
-    once, each = np.ones((1, rows.n_problems)), np.arange(rows.n_problems)
+    once = np.ones((1, rows.n_problems))
 
     def left_out(curve: Curve, theta: FloatArray) -> float:
-        losses = left_out_loss(rows, curve, theta[np.newaxis], once, each, ESTIMATE_FOLDS)
+        losses = left_out_loss(rows, curve, theta[np.newaxis], once, ESTIMATE_FOLDS)
         return float(losses[0])
 
     return Fits(
@@ -113,13 +118,25 @@ def refit(fits: Fits, multiplicities: FloatArray, signs: IntArray) -> Refits:
         multiplicities: (B, P) how often each problem was drawn.
         signs: (B,) +1 or -1: the way of each resample's own slope.
     """
+    step = max(1, CELLS_OF_REFITS // max(1, fits.observations.r.size))
+    parts = [
+        _refit(fits, multiplicities[first : first + step], signs[first : first + step])
+        for first in range(0, max(1, signs.size), step)
+    ]
+    return Refits(
+        np.concatenate([part.sigmoid for part in parts]),
+        signs,
+        np.concatenate([part.theta for part in parts]),
+    )
+
+
+def _refit(fits: Fits, multiplicities: FloatArray, signs: IntArray) -> Refits:
     rows = fits.observations
     n_resamples = multiplicities.shape[0]
-    folds = fold_of_problems(rows.n_problems)
     weights = multiplicities[:, rows.codes] * rows.share
     starts = np.broadcast_to(fits.constant_theta, (n_resamples, fits.constant_theta.size))
     constants, _ = fit_many(fits.constant, rows.y, weights, starts)
-    without = left_out_loss(rows, fits.constant, constants, multiplicities, folds, RESAMPLE_FOLDS)
+    without = left_out_loss(rows, fits.constant, constants, multiplicities, RESAMPLE_FOLDS)
     chosen = np.zeros(n_resamples, dtype=np.bool_)
     shapes = np.full((n_resamples, 4), np.nan)
     for sign in SIGNS:
@@ -139,19 +156,17 @@ def refit(fits: Fits, multiplicities: FloatArray, signs: IntArray) -> Refits:
         ]
         first_is_lower = candidates[0][1] <= candidates[1][1]
         theta = np.where(first_is_lower[:, np.newaxis], candidates[0][0], candidates[1][0])
-        with_sigmoid = left_out_loss(
-            rows, curve, theta, multiplicities[mine], folds, RESAMPLE_FOLDS
-        )
+        with_sigmoid = left_out_loss(rows, curve, theta, multiplicities[mine], RESAMPLE_FOLDS)
         chosen[mine] = with_sigmoid < without[mine]
         shapes[mine] = theta[:, :4]
     return Refits(chosen, signs, shapes)
 
 
-def fold_of_problems(n_problems: int) -> IntArray:
-    """The fold (P,) of each problem in a resample: its own, unless there are very many."""
-    if n_problems <= MOST_FOLDS:
+def fold_of_problems(n_problems: int, effort: Effort) -> IntArray:
+    """The fold (P,) of each problem: its own, unless there are very many."""
+    if n_problems <= effort["most"]:
         return np.arange(n_problems)
-    return np.random.default_rng(0).permutation(n_problems) % GROUPED_FOLDS
+    return np.random.default_rng(0).permutation(n_problems) % effort["groups"]
 
 
 def left_out_loss(
@@ -159,7 +174,6 @@ def left_out_loss(
     curve: Curve,
     theta: FloatArray,
     multiplicities: FloatArray,
-    folds: IntArray,
     effort: Effort,
 ) -> FloatArray:
     """Mean loss (B,) of each drawn problem under the fit to all problems of other folds.
@@ -167,10 +181,10 @@ def left_out_loss(
     Args:
         theta: (B, K) the fits to all problems: where each fold's fit starts.
         multiplicities: (B, P).
-        folds: (P,) 0 ... F - 1.
-        effort: of each fold's fit.
+        effort: which problems are left out together, and how far each fold's fit goes.
     """
     rows = observations
+    folds = fold_of_problems(rows.n_problems, effort)
     n_folds = int(folds.max()) + 1
     in_fold = np.zeros((rows.n_problems, n_folds))
     in_fold[np.arange(rows.n_problems), folds] = 1.0
@@ -183,7 +197,14 @@ def left_out_loss(
         weights = multiplicities[b][:, rows.codes] * rows.share
         mine = row_fold[np.newaxis] == f[:, np.newaxis]
         kept = np.where(mine, 0.0, weights)
-        fitted, _ = fit_many(curve, rows.y, kept, theta[b], **effort)
+        fitted, _ = fit_many(
+            curve,
+            rows.y,
+            kept,
+            theta[b],
+            iterations=effort["iterations"],
+            tolerance=effort["tolerance"],
+        )
         left = loss(curve.mean(fitted), rows.y, np.where(mine, weights, 0.0))
         total += np.bincount(b, left, total.size)
     mean: FloatArray = total / multiplicities.sum(axis=1)

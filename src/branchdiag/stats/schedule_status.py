@@ -45,6 +45,9 @@ STATUSES: tuple[Status, ...] = (
 MIN_RANGE = 0.2
 MIN_FAILING = 5
 MIN_PROBLEMS_FAILING = 3
+AT_BOUND = 1.05
+"""A scale within this factor of a bound is at it: the likelihood is flat there, and where a search
+stops on it is an accident."""
 REACHED = 0.95
 """A weight that stays below this is said not to reach 1."""
 
@@ -116,11 +119,11 @@ def of_parameters(found: Parameters, sign: Sign) -> tuple[Status, str | None]:
             f"the middle of the fitted transition lies outside the trace (tau = {found.tau:.2f}): "
             "the curve is given, but no schedule"
         )
-    if found.s <= SCALE_BOUNDS[0] * (1.0 + 1e-6):
+    if found.s <= SCALE_BOUNDS[0] * AT_BOUND:
         return "separation", (
             f"the transition is as sharp as the fit allows: s is held at {SCALE_BOUNDS[0]:g}"
         )
-    if found.s >= SCALE_BOUNDS[1] * (1.0 - 1e-6):
+    if found.s >= SCALE_BOUNDS[1] / AT_BOUND:
         return "ok", (
             f"the transition is as gradual as the fit allows (s is held at {SCALE_BOUNDS[1]:g}): "
             "nearly a straight line, so read the curve and not its parameters"

@@ -40,7 +40,7 @@ def keep_fraction(
         raise UsageError(f"{name} must lie in (0, 1]", where=f"{name}={fraction}")
     place_BT = valid_BT.cumsum(-1)  # one-based among valid tokens
     lengths_B = place_BT[:, -1] if valid_BT.shape[1] else valid_BT.sum(-1)
-    # 0.1 * 30 is a little more than 3 in floating point, and must not become 4.
+    # 0.28 * 25 is a little more than 7 in floating point, and must not become 8.
     kept = [max(1, math.ceil(fraction * length - 1e-9)) for length in lengths_B.tolist()]
     kept_B1 = torch.tensor(kept, dtype=place_BT.dtype, device=valid_BT.device)[:, None]
     if suffix_fraction is not None:

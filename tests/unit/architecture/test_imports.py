@@ -14,6 +14,8 @@ LAYERS = {
     "pipeline": 4,
     "phases": 3,
     "report": 3,
+    "training": 3,
+    "evaluation": 3,
     "engines": 2,
     "scoring": 2,
     "stats": 2,

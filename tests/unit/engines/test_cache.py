@@ -78,6 +78,9 @@ def test_columns_that_no_row_uses_are_dropped() -> None:
 
 def test_hidden_columns_hold_finite_numbers() -> None:
     cache = AlignedCache()
-    cache.rebuild([], [newcomers([0.5] * 7, 7, 1), newcomers([], 0, 1)], room=3)
+    cache.rebuild([], [newcomers([0.5] * 3, 3, 2), newcomers([], 0, 1)], room=3)
+    cache.rebuild([1], [newcomers([0.5] * 7, 7, 1), newcomers([], 0, 1)], room=3)
     for held in cache.cache.layers:
-        assert torch.isfinite(held.key_buffer).all() and torch.isfinite(held.value_buffer).all()
+        for buffer in (held.key_buffer, held.value_buffer):
+            hidden = ~cache.mask_RT[:, : cache.used].bool()
+            assert (buffer[:, :, : cache.used].transpose(1, 2)[hidden] == 0).all()

@@ -10,9 +10,10 @@ import pytest
 
 from branchdiag.errors import UsageError
 from branchdiag.schedule import PRESETS, Schedule
+from branchdiag.stats.schedule_band import FitSettings
 from branchdiag.stats.schedule_data import ESTIMANDS
 from branchdiag.stats.schedule_document import make_document, run_provenance, to_schedule
-from branchdiag.stats.schedule_fit import FitSettings, fit_schedule
+from branchdiag.stats.schedule_fit import fit_schedule
 from branchdiag.stats.schedule_status import STATUSES
 from tests.unit.schedule.planted_schedules import horizon, level, plant, shape
 

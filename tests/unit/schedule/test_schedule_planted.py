@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from branchdiag.stats.arms import Arms
 from branchdiag.stats.estimate import Estimate
+from branchdiag.stats.schedule_band import GRID, FitSettings, expanded_level
 from branchdiag.stats.schedule_curve import Parameters
 from branchdiag.stats.schedule_data import ESTIMANDS, LabelledCandidates
 from branchdiag.stats.schedule_document import make_document, to_schedule
-from branchdiag.stats.schedule_fit import GRID, FitSettings, fit_estimand, fit_schedule
+from branchdiag.stats.schedule_fit import fit_estimand, fit_schedule
 from branchdiag.stats.schedule_status import of_parameters
 from tests.unit.schedule.planted_schedules import (
     candidates,
@@ -26,7 +29,7 @@ from tests.unit.schedule.planted_schedules import (
     shape,
 )
 
-QUICK = FitSettings(resamples=40, permutations=1000, slope_resamples=100)
+QUICK = FitSettings(resamples=20, permutations=1000, slope_resamples=100)
 RISING, FALLING = shape(0.4, 0.3, 0.1), shape(0.4, 0.6, 0.1, falling=True)
 STEP = lambda r: np.where(r < 0.45, 0.0, 1.0)  # noqa: E731
 
@@ -37,7 +40,7 @@ def fit(child, control, seed=0, estimand=None, **planted):
     )
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(
     ("child", "control", "status", "direction"),
     [
@@ -132,6 +135,18 @@ def test_every_estimand_finds_a_strong_rise(estimand) -> None:
     assert {"viability", "relative", estimand} == set(fitted.fits)
 
 
+def test_eight_early_failures_among_280_are_a_sharp_step_and_not_moderate() -> None:
+    # The counts of the paper: even with every failure in the first quarter, w_min is near 0.87.
+    generator = np.random.default_rng(0)
+    problem = np.repeat(np.arange(61), np.clip(generator.poisson(5.5, 61), 1, 5))
+    r = generator.random(problem.size)
+    successes = np.full((r.size, 4), 6)
+    successes[generator.choice(np.flatnonzero(r < 0.25), 8, replace=False), 1:] = 0
+    found = fit_estimand(candidates(r, problem, successes), "binary", QUICK)
+    assert (found.status, found.direction) == ("separation", "increasing")
+    assert 0.83 < found.parameters.w_min < 0.92
+
+
 @pytest.mark.parametrize(
     ("found", "status"),
     [
@@ -185,7 +200,17 @@ def test_many_failed_resamples_leave_no_band_and_a_reason() -> None:
     assert 0.2 < band.n_failed / band.resamples < 0.5
 
 
-def test_equal_seeds_give_equal_results_and_the_run_order_none() -> None:
+@pytest.mark.parametrize("n_problems", [3, 5, 61])
+def test_ends_are_moved_out_to_what_a_mean_would_need(n_problems) -> None:
+    # Plain percentiles of a mean are value +- z sd sqrt((P - 1) / P) / sqrt(P); Student's interval
+    # is value +- t sd / sqrt(P). The expanded level takes the first to the second.
+    widened = norm.ppf(0.5 + expanded_level(0.95, n_problems) / 2)
+    assert widened * np.sqrt((n_problems - 1) / n_problems) == pytest.approx(
+        student.ppf(0.975, n_problems - 1), rel=1e-6
+    )
+
+
+def test_equal_seeds_give_equal_results() -> None:
     data = plant(RISING, level(0.9), seed=0, n_problems=15)
     one, two = (make_document(fit_schedule(data, settings=QUICK)) for _ in range(2))
     assert one == two
@@ -224,7 +249,7 @@ def any_candidates(draw) -> LabelledCandidates:
 
 
 @given(any_candidates(), st.sampled_from(ESTIMANDS))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_data_make_it_crash_or_write_nan(data, estimand) -> None:
     few = FitSettings(resamples=12, permutations=50, slope_resamples=20)
     document = make_document(fit_schedule(data, estimand=estimand, settings=few))

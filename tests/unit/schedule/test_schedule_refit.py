@@ -10,8 +10,7 @@ from branchdiag.stats.schedule_data import observe
 from branchdiag.stats.schedule_isotonic import isotonic, sigmoid_start
 from branchdiag.stats.schedule_refit import (
     ESTIMATE_FOLDS,
-    GROUPED_FOLDS,
-    MOST_FOLDS,
+    RESAMPLE_FOLDS,
     fit_families,
     fold_of_problems,
     left_out_loss,
@@ -39,12 +38,11 @@ def test_left_out_loss_is_that_of_a_loop_and_leaves_out_all_copies(estimand) -> 
     fits = fit_families(rows)
     drawn = np.random.default_rng(0).multinomial(25, np.full(25, 1 / 25), size=1).astype(float)
     assert drawn.max() > 1
-    each = np.arange(25)
     for curve, theta, tolerance in (
         (fits.constant, fits.constant_theta, 1e-4),
         (fits.sigmoids[1], fits.sigmoid_thetas[1], 1e-3),
     ):
-        fast = left_out_loss(rows, curve, theta[np.newaxis], drawn, each, ESTIMATE_FOLDS)[0]
+        fast = left_out_loss(rows, curve, theta[np.newaxis], drawn, ESTIMATE_FOLDS)[0]
         assert fast == pytest.approx(slow_left_out(rows, curve, theta, drawn[0]), abs=tolerance)
 
 
@@ -85,9 +83,11 @@ def test_no_start_beats_the_estimate() -> None:
 
 
 def test_folds_are_problems_until_there_are_very_many() -> None:
-    np.testing.assert_array_equal(fold_of_problems(61), np.arange(61))
-    many = fold_of_problems(10 * MOST_FOLDS)
-    assert set(np.bincount(many)) == {10 * MOST_FOLDS // GROUPED_FOLDS}
+    for effort in (ESTIMATE_FOLDS, RESAMPLE_FOLDS):
+        few, many = effort["most"], 10 * effort["most"]
+        np.testing.assert_array_equal(fold_of_problems(few, effort), np.arange(few))
+        sizes = np.bincount(fold_of_problems(many, effort))
+        np.testing.assert_array_equal(sizes, np.full(effort["groups"], many / effort["groups"]))
 
 
 def test_isotonic_fits_are_monotone_and_keep_the_weighted_mean() -> None:

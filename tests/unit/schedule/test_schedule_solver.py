@@ -48,6 +48,7 @@ def test_chunks_change_nothing(monkeypatch) -> None:
     whole = refit(fits, drawn, signs)
     monkeypatch.setattr("branchdiag.stats.schedule_solver.CELLS", 400)
     monkeypatch.setattr("branchdiag.stats.schedule_refit.CELLS", 700)
+    monkeypatch.setattr("branchdiag.stats.schedule_refit.CELLS_OF_REFITS", 600)
     parts = refit(fits, drawn, signs)
     np.testing.assert_array_equal(whole.sigmoid, parts.sigmoid)
     np.testing.assert_allclose(whole.theta, parts.theta, rtol=1e-6, atol=1e-6)

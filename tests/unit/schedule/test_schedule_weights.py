@@ -115,6 +115,7 @@ def test_weights_take_the_masks_kind() -> None:
     assert schedule.weights(np.ones((1, 3), bool)).dtype == np.float64
     assert schedule.weights(np.ones((1, 3), np.float32)).dtype == np.float32
     assert schedule.weights(np.ones((1, 3), np.int64)).dtype == np.float64
+    assert schedule.weights(np.ones((1, 3), bool), dtype=np.dtype("float32")).dtype == np.float32
     assert schedule.weights(torch.ones(1, 3, dtype=torch.int64)).dtype == torch.float32
     half = torch.ones(1, 1000, dtype=torch.bfloat16)
     assert schedule.weights(half).dtype == torch.bfloat16

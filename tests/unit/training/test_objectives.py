@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from branchdiag.errors import UsageError
@@ -323,6 +323,7 @@ def test_objectives_are_named_without_loading_torch():
     percent=st.integers(1, 100),
     last=st.booleans(),
 )
+@example(bits=[True] * 25, percent=28, last=False)  # 0.28 * 25 is more than 7 in floating point
 def test_a_fraction_keeps_its_share_of_the_valid_tokens_rounded_up(bits, percent, last):
     valid = torch.tensor([bits], dtype=torch.bool).reshape(1, len(bits))
     side = "suffix_fraction" if last else "prefix_fraction"
