@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 SMALL = (
-    "--limit=14",
+    "--limit=30",
     "--set=continuation.rollouts=3",
     "--set=label.min_finished=2",
     "--set=report.resamples=300",

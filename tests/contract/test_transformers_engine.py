@@ -91,6 +91,22 @@ def test_what_is_owed_does_not_change_a_token(architecture: Any) -> None:
     assert by_key(engine, in_other_order) == everything
 
 
+def test_a_group_is_decoded_again_whole_where_any_of_it_is_owed() -> None:
+    requests = requests_of(60)
+    engine = engine_of(load(tiny_model("qwen3")), batch_size=64)
+    shapes: list[tuple[int, ...]] = []
+    engine.model.register_forward_pre_hook(  # type: ignore[union-attr]
+        lambda _module, _args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)),
+        with_kwargs=True,
+    )
+    list(engine.generate(requests))
+    whole = list(shapes)
+    shapes.clear()
+    assert len(list(engine.generate(requests, owed={requests[7].key}))) == 1
+    assert shapes and any(shapes == whole[i : i + len(shapes)] for i in range(len(whole)))
+    assert max(rows for rows, columns in shapes if columns == 1) > 16
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
 def test_the_number_of_workers_does_not_change_a_token() -> None:
     requests = requests_of(120)
@@ -180,6 +196,30 @@ def test_rows_beyond_the_batch_take_the_places_of_finished_ones() -> None:
     steps = [rows for rows, columns in widths if columns == 1]
     assert max(steps) == 8
     assert sum(steps) / len(steps) > 6
+
+
+def test_prefixes_are_let_go_when_no_row_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(0)
+    prompts = [tuple(rng.randrange(300) for _ in range(30)) for _ in range(30)]
+    for rows_a_prompt, most in ((1, 4), (9, 3)):  # copied into the rows; shared by them
+        engine = engine_of(load(tiny_model("qwen3")), batch_size=4)
+        held: list[int] = []
+        prefill = engine._decoder._prefill
+
+        def record(
+            holders: set[int], longest: Any, prefixes: Any, prefill: Any = prefill, held: Any = held
+        ) -> None:
+            prefill(holders, longest, prefixes)
+            held.append(len(prefixes))
+
+        monkeypatch.setattr(engine._decoder, "_prefill", record)
+        requests = [
+            Request((i, k), prompt, Sampling(1.0, 1.0, -1, 5), seed=100 * i + k)
+            for i, prompt in enumerate(prompts)
+            for k in range(rows_a_prompt)
+        ]
+        assert len(list(engine.generate(requests))) == len(requests)
+        assert max(held) <= most
 
 
 def test_logits_that_are_not_finite_are_the_error_of_one_row() -> None:

@@ -34,7 +34,7 @@ def test_json_has_the_promised_keys_and_no_nan(finished_run: Path) -> None:
     document = json.loads(ended.out, parse_constant=lambda name: pytest.fail(name))
     counts = ("problems", "correct_spines", "usable_problems", "candidates", "diversity")
     assert set(counts) | {"real_uncertain", "gray"} <= document["counts"].keys()
-    assert document["counts"]["problems"] == 14
+    assert document["counts"]["problems"] == 30
     score = {
         *("name", "auroc", "ci_low", "ci_high", "auprc", "n_positive", "n_negative"),
         *("n_problems", "n_problems_positive", "paper_compat"),
@@ -126,7 +126,7 @@ def test_other_settings_are_a_conflict_that_names_them(copied_run: Path) -> None
     assert "Traceback" not in ended.err
     assert again(copied_run, "--seed=1").status == 3
     assert branchdiag(
-        "run-all", "--limit=13", *SMALL[1:], "--out=run", cwd=copied_run.parent
+        "run-all", "--limit=29", *SMALL[1:], "--out=run", cwd=copied_run.parent
     ).status == 3  # fmt: skip
 
 

@@ -22,8 +22,10 @@ SHARE_TEACHER_SOLUTION = 0.12
 SHARE_LEAN = 0.35
 """Of the examples that show the answer: the solution leans on it (`task.write_solution`)."""
 SHARE_NO_THINKING = 0.06
-LINKS = (1, 4)
+LINKS = (1, 3)
 """Definitions a plan goes through, from and to; a curriculum raises the upper end."""
+CLUTTER = 0.4
+"""Share of the statements that a problem may hold beside those it needs."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +58,14 @@ def prompt_ids(
 
 
 def examples(tokenizer: PreTrainedTokenizerBase, seed: int) -> Generator[Example, int | None, None]:
-    """Endless examples, none of a held-out problem; send the greatest number of links to draw.
-
-    Problems are the less cluttered the fewer links are allowed (a curriculum's easy end).
-    """
+    """Endless examples, none of a held-out problem; send the greatest number of links to draw."""
     rng = random.Random(seed)
     most_links = LINKS[1]
     while True:
         problem = task.make_problem(
             rng,
             n_links=rng.randint(LINKS[0], most_links),
-            clutter=(most_links + 1) / (LINKS[1] + 1),
+            clutter=CLUTTER,
         )
         if problem.is_held_out:
             continue

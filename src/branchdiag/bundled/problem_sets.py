@@ -12,11 +12,10 @@ import random
 from pathlib import Path
 from typing import Any
 
-from branchdiag.bundled import task
+from branchdiag.bundled import examples, task
 
 SIZES = {"diagnose": 360, "evaluate": 120, "distill": 2000}
 SEEDS = {"diagnose": 101, "evaluate": 202, "distill": 303}
-LINKS = (1, 4)
 FOLDER = Path(__file__).parent / "problems"
 
 
@@ -30,8 +29,8 @@ def _draw(name: str, size: int, seed: int, seen: set[str]) -> list[dict[str, Any
     rng = random.Random(seed)
     rows: list[dict[str, Any]] = []
     while len(rows) < size:
-        n_links = rng.randint(*LINKS)
-        problem = task.make_problem(rng, n_links=n_links)
+        n_links = rng.randint(*examples.LINKS)
+        problem = task.make_problem(rng, n_links=n_links, clutter=examples.CLUTTER)
         solution = task.boxed_solution(problem, rng)
         if not problem.is_held_out or problem.content_key in seen:
             continue

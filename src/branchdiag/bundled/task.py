@@ -28,31 +28,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from branchdiag.bundled import wording
+
 PlanKind = Literal["forward", "backward", "both", "split"]
 Operation = Literal["plus", "minus", "times", "over"]
 
 KINDS: tuple[PlanKind, ...] = ("forward", "backward", "both", "split")
-NAMES = (
-    "Ann", "Bo", "Cy", "Dan", "Eva", "Finn", "Gus", "Hana", "Ida",
-    "Jon", "Kai", "Leo", "Mia", "Ned", "Ola", "Pia", "Quin", "Rosa",
-    "Sam", "Tess", "Uma", "Vik", "Wes", "Xia", "Yan", "Zoe",
-)  # fmt: skip
-THINGS = ("coins", "stamps", "shells", "marbles", "cards", "books")
-SCENES = ("Friends count", "Children collect", "Neighbours keep")
 LARGEST = 99
 """No quantity exceeds this: two digits keep the arithmetic easy and the planning the hard part."""
 HELD_OUT_ONE_IN = 8
 """Problems whose content key is a multiple of this are not trained on: the sets hold only such."""
-
-PLAN_OPENERS = ("Plan:", "Idea:", "Strategy:")
-TRAVEL_VERBS = ("work", "go", "move")
-FIND_VERBS = ("find", "get")
-SPLIT_VERBS = ("split", "divide")
-LINKS = ("via", "through")
-STEP_OPENERS = ("Then", "So", "Now")
-OWN_VERBS = ("has", "gets")
-SHORTCUT = "Clearly the answer is"
-"""How a solution that leans on a known answer skips the steps it has left out."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +51,11 @@ class Relation:
 
     def sentence(self) -> str:
         """The statement as the problem tells it."""
-        return f"{self.child} has {self.parent}'s {self.operation} {self.amount}"
+        return f"{self.child} has {self.definition()}"
+
+    def definition(self) -> str:
+        """The child's quantity in words: "Leo's plus 4"."""
+        return f"{self.parent}'s {self.operation} {self.amount}"
 
     def forward(self, parent_value: int) -> int:
         """The child's quantity from the parent's."""
@@ -131,9 +120,9 @@ class Problem:
         def rename(match: re.Match[str]) -> str:
             return order.setdefault(match[0], f"P{len(order)}")
 
-        text = re.sub(r"\b(?:" + "|".join(NAMES) + r")\b", rename, self.text)
-        text = re.sub(r"\b(?:" + "|".join(THINGS) + r")\b", "things", text)
-        text = re.sub("|".join(SCENES), "People have", text)
+        text = re.sub(r"\b(?:" + "|".join(wording.NAMES) + r")\b", rename, self.text)
+        text = re.sub(r"\b(?:" + "|".join(wording.THINGS) + r")\b", "things", text)
+        text = re.sub("|".join(wording.SCENES), "People have", text)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -160,7 +149,7 @@ def make_problem(
     """
     drawn: PlanKind = rng.choice(KINDS) if kind is None else kind
     n_links = n_links or rng.randint(2, 7)
-    names = list(NAMES)
+    names = list(wording.NAMES)
     rng.shuffle(names)
     values: dict[str, int] = {}
     relations: list[Relation] = []
@@ -221,7 +210,7 @@ def make_problem(
     statements += [relation.sentence() for relation in relations]
     rng.shuffle(statements)
 
-    thing = rng.choice(THINGS)
+    thing = rng.choice(wording.THINGS)
     if len(targets) == 1:
         question = f"How many {thing} does {targets[0]} have?"
         answer = values[targets[0]]
@@ -232,7 +221,7 @@ def make_problem(
         first_name, second_name = _either_order(targets[0], targets[1], rng)
         question = f"How many {thing} do {first_name} and {second_name} have together?"
         answer = values[targets[0]] + values[targets[1]]
-    text = "\n".join([f"{rng.choice(SCENES)} {thing}:", *statements, question])
+    text = "\n".join([f"{rng.choice(wording.SCENES)} {thing}:", *statements, question])
     return Problem(
         drawn, text, answer, given, given_value, targets, tuple(relations), values,
         asks_difference, pair,
@@ -289,8 +278,8 @@ def write_solution(problem: Problem, rng: random.Random, lean: bool = False) -> 
     definition = {relation.child: relation for relation in problem.relations}
     plan, steps = _PLANNERS[problem.kind](problem, definition, rng)
     if lean:
-        steps = [*steps[: rng.randint(1, len(steps) - 1)], f"{SHORTCUT} {problem.answer}."]
-    return " ".join([f"{rng.choice(PLAN_OPENERS)} {plan}.", *steps])
+        steps = [*steps[: rng.randint(1, len(steps) - 1)], f"{wording.SHORTCUT} {problem.answer}."]
+    return " ".join([f"{rng.choice(wording.PLAN_OPENERS)} {plan}.", *steps])
 
 
 def boxed_solution(problem: Problem, rng: random.Random) -> str:
@@ -298,8 +287,12 @@ def boxed_solution(problem: Problem, rng: random.Random) -> str:
     return f"{write_solution(problem, rng)} \\boxed{{{problem.answer}}}"
 
 
-def _step(rng: random.Random, name: str, calculation: str) -> str:
-    return f"{rng.choice(STEP_OPENERS)} {name} {rng.choice(OWN_VERBS)} {calculation}."
+def _step(rng: random.Random, name: str, quantity: str, calculation: str = "") -> str:
+    """A sentence of a solution: who has what, and what that comes to."""
+    if calculation:
+        calculation = f" {rng.choice(wording.CONNECTIVES)} {calculation}"
+    opener, verb = rng.choice(wording.STEP_OPENERS), rng.choice(wording.OWN_VERBS)
+    return f"{opener} {name} {verb} {quantity}{calculation}."
 
 
 def _path(definition: dict[str, Relation], end: str, known: Sequence[str]) -> list[str]:
@@ -314,7 +307,7 @@ def _route(path: Sequence[str], last_word: str, rng: random.Random) -> str:
     """`path` in words: "Ann via Mia through Bo from Leo"."""
     words = [path[0]]
     for name in path[1:-1]:
-        words += [rng.choice(LINKS), name]
+        words += [rng.choice(wording.LINKS), name]
     return " ".join([*words, last_word, path[-1]] if len(path) > 1 else words)
 
 
@@ -325,8 +318,8 @@ def _climb(
     steps = []
     for name in reversed(path[:-1]):
         relation = definition[name]
-        words, values[name] = relation.calculation(values[relation.parent])
-        steps.append(_step(rng, name, f"{words} = {values[name]}"))
+        signs, values[name] = relation.calculation(values[relation.parent])
+        steps.append(_step(rng, name, relation.definition(), f"{signs} = {values[name]}"))
     return steps
 
 
@@ -334,7 +327,7 @@ def _plan_forward(
     problem: Problem, definition: dict[str, Relation], rng: random.Random
 ) -> tuple[str, list[str]]:
     path = _path(definition, problem.targets[0], [problem.given])
-    plan = f"{rng.choice(TRAVEL_VERBS)} forward to {_route(path, 'from', rng)}"
+    plan = f"{rng.choice(wording.TRAVEL_VERBS)} forward to {_route(path, 'from', rng)}"
     steps = [_step(rng, problem.given, str(problem.given_value))]
     return plan, steps + _climb(definition, path, {problem.given: problem.given_value}, rng)
 
@@ -343,12 +336,13 @@ def _plan_backward(
     problem: Problem, definition: dict[str, Relation], rng: random.Random
 ) -> tuple[str, list[str]]:
     path = _path(definition, problem.given, problem.targets)
-    plan = f"{rng.choice(TRAVEL_VERBS)} backward from {_route(path, 'to', rng)}"
+    plan = f"{rng.choice(wording.TRAVEL_VERBS)} backward from {_route(path, 'to', rng)}"
     value = problem.given_value
     steps = [_step(rng, problem.given, str(value))]
     for child, parent in itertools.pairwise(path):
-        words, value = definition[child].calculation(value, inverse=True)
-        steps.append(_step(rng, parent, f"{words} = {value}"))
+        relation = definition[child]
+        signs, value = relation.calculation(value, inverse=True)
+        steps.append(_step(rng, child, relation.definition(), f"{parent} {signs} = {value}"))
     return plan, steps
 
 
@@ -362,7 +356,7 @@ def _plan_both(
         path = _path(definition, target, list(values))
         routes.append(_route(path, "from", rng))
         steps += _climb(definition, path, values, rng)
-    plan = f"{rng.choice(FIND_VERBS)} both {routes[0]} and {routes[1]}"
+    plan = f"{rng.choice(wording.FIND_VERBS)} both {routes[0]} and {routes[1]}"
     first, second = (str(values[target]) for target in problem.targets)
     if problem.asks_difference:
         steps.append(f"The difference is {first} - {second} = {problem.answer}.")
@@ -380,11 +374,15 @@ def _plan_split(
     amount = definition[more].amount
     path = _path(definition, problem.targets[0], problem.pair)
     one, other = _either_order(more, less, rng)
-    plan = f"{rng.choice(SPLIT_VERBS)} {one} and {other} to reach {_route(path, 'from', rng)}"
+    plan = (
+        f"{rng.choice(wording.SPLIT_VERBS)} {one} and {other} to reach {_route(path, 'from', rng)}"
+    )
     rest = problem.given_value - amount
     values = {less: rest // 2}
+    shared = f"{problem.given_value} - {amount} = {rest}"
     steps = [
-        f"Without the extra it is {problem.given_value} - {amount} = {rest}.",
+        f"Together they have {problem.given_value}.",
+        _step(rng, more, f"{definition[more].definition()} leaving {shared}"),
         _step(rng, less, f"{rest} / 2 = {values[less]}"),
     ]
     if path[-1] == more:

@@ -36,7 +36,6 @@ def find_run(path: Path | None) -> Path:
 def print_report(path: Path, as_json: bool) -> None:
     """The report of a run: JSON as it stands, or the summary for people."""
     from branchdiag.report.document import from_json
-
     from branchdiag.store.run import RunDirectory
 
     RunDirectory.open(path)  # says what is wrong where it is no run

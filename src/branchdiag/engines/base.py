@@ -1,7 +1,8 @@
-"""What an engine is: requests of token ids in, completions of token ids out, in the order they finish.
+"""What an engine is: requests of token ids in, completions of token ids out, in the order they
+finish.
 
-Knows nothing of problems, answers or phases. Nothing is decoded or encoded here: a forced token stays
-the token it is.
+Knows nothing of problems, answers or phases. Nothing is decoded or encoded here: a forced token
+stays the token it is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ Key: TypeAlias = tuple[str | int, ...]
 class Sampling:
     """How the next token is drawn. Nothing is inherited from a model's generation_config.
 
-    temperature 0 is greedy. top_k -1 is off. max_new_tokens counts the sampled tokens, EOS included.
+    temperature 0 is greedy. top_k -1 is off. max_new_tokens counts the sampled tokens, EOS
+    included.
     """
 
     temperature: float

@@ -140,13 +140,13 @@ def _draw_among_likeliest(
     token_R = _invert(kept_RV, uniform_R)
     if whole:
         return token_R
-    # The set is settled where the k likeliest reach beyond it and its last token has no equal
-    # outside; a top-k beyond k leaves the mass to be shared unknown.
+    # The set is settled where it ends before the k likeliest do, its last token having no equal
+    # after it; a top-k beyond k leaves the mass to be shared unknown.
     size_R1 = keep_RK.sum(-1, keepdim=True)
     last_R1 = sorted_RK.gather(1, size_R1 - 1)
     next_R1 = sorted_RK.gather(1, size_R1.clamp(max=k - 1))
     known_R1 = (limit_R1 <= k) | (filters.top_k[:, None] <= 0)
-    settled_R1 = (size_R1 < k) & (last_R1 > next_R1) & known_R1
+    settled_R1 = (last_R1 > next_R1) & known_R1
     return torch.where(settled_R1[:, 0], token_R, -1)
 
 

@@ -103,6 +103,7 @@ def _receive(
             connection.send(todo.pop())
         else:
             process = workers.pop(connection)
+            connection.send(None)
             connection.close()
             process.join()
     elif kind == "error":
@@ -121,8 +122,7 @@ def _serve(connection: Connection, work: Work, parent: int) -> None:
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
     with contextlib.suppress(EOFError, BrokenPipeError):
-        while True:
-            task = connection.recv()
+        while (task := connection.recv()) is not None:
             try:
                 for finished in work(task):
                     connection.send(("finished", finished))

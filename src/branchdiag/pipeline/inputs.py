@@ -26,7 +26,6 @@ from branchdiag.prompts import require_solutions, student_template, teacher_temp
 from branchdiag.protocol import Protocol
 from branchdiag.store.run import RunDirectory
 
-
 BUNDLED = "bundled"
 
 

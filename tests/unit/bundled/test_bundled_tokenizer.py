@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from branchdiag.bundled import model_path, task
+from branchdiag.bundled import model_path, task, wording
 from branchdiag.bundled.tokenizer import END_THINK, THINK, build_tokenizer
 
 
@@ -53,9 +53,9 @@ def test_every_digit_is_a_token_of_its_own(tokenizer):
 
 def test_words_of_the_task_are_one_token(tokenizer):
     for word in (
-        *task.NAMES,
-        *task.LINKS,
-        *task.STEP_OPENERS,
+        *wording.NAMES,
+        *wording.LINKS,
+        *wording.STEP_OPENERS,
         "forward",
         "backward",
         "split",

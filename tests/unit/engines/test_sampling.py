@@ -110,6 +110,20 @@ def test_wide_nuclei_are_found_at_every_depth_of_the_search() -> None:
         assert differing <= 1  # one in sixty may sit on a boundary in float32
 
 
+@pytest.mark.parametrize("top_k", [-1, 20])
+def test_of_equal_tokens_those_of_smaller_id_are_kept(top_k: int) -> None:
+    n = 400
+    for seed in range(5):
+        logits = torch.full((1, 1500), -3.0)
+        generator = torch.Generator().manual_seed(seed)
+        likely = torch.randperm(1500, generator=generator)[:300]
+        logits[0, likely] = 5.0  # 300 equals, of which the nucleus holds 45
+        u = torch.from_numpy(uniforms(np.arange(n), np.full(n, seed)))
+        tokens = draw(logits.expand(n, -1), filters([(1.0, 0.15, top_k)] * n), u)
+        size = 46 if top_k < 0 else 3
+        assert set(tokens.tolist()) <= set(likely.sort().values[:size].tolist())
+
+
 def test_the_crossing_token_belongs_to_the_nucleus() -> None:
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).repeat(4000, 1)
     for top_p, size in ((0.5, 1), (0.51, 2), (0.8, 2), (0.81, 3), (0.96, 4)):

@@ -1,0 +1,22 @@
+"""Names and words of the task; what may be chosen freely is drawn uniformly. Constants."""
+
+from __future__ import annotations
+
+PLAN_OPENERS = ("Plan:", "Idea:", "Strategy:")
+TRAVEL_VERBS = ("work", "go", "move")
+FIND_VERBS = ("find", "get")
+SPLIT_VERBS = ("split", "divide")
+LINKS = ("via", "through")
+STEP_OPENERS = ("Then", "So", "Now")
+OWN_VERBS = ("has", "gets")
+CONNECTIVES = ("making", "giving")
+SHORTCUT = "Clearly the answer is"
+"""How a solution that leans on a known answer skips the steps it has left out."""
+
+NAMES = (
+    "Ann", "Bo", "Cy", "Dan", "Eva", "Finn", "Gus", "Hana", "Ida",
+    "Jon", "Kai", "Leo", "Mia", "Ned", "Ola", "Pia", "Quin", "Rosa",
+    "Sam", "Tess", "Uma", "Vik", "Wes", "Xia", "Yan", "Zoe",
+)  # fmt: skip
+THINGS = ("coins", "stamps", "shells", "marbles", "cards", "books")
+SCENES = ("Friends count", "Children collect", "Neighbours keep")
