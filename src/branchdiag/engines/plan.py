@@ -16,8 +16,8 @@ Prefix = tuple[int, ...]
 
 GROUPS_A_RUN = 8
 """Groups that a small set of requests is divided into, so that a few workers share it evenly."""
-LEAST_GROUP = 32
-"""Smaller groups leave a batch half empty."""
+LEAST_GROUP = 64
+"""Smaller groups are not made for their sake: they leave a batch half empty."""
 BATCHES_A_GROUP = 4
 """A group is at most this many batches: rows that finish make room for the group's next ones, and
 an interruption costs at most one group a worker."""
@@ -40,8 +40,10 @@ def plan_groups(requests: Sequence[Request], batch_size: int) -> list[list[int]]
         range(len(requests)),
         key=lambda i: (order[requests[i].prompt_ids], [str(part) for part in requests[i].key]),
     )
-    even = math.ceil(len(indices) / GROUPS_A_RUN)
-    size = min(BATCHES_A_GROUP * batch_size, max(LEAST_GROUP, batch_size // 2, even))
+    if not indices:
+        return []
+    fewest = math.ceil(len(indices) / (BATCHES_A_GROUP * batch_size))
+    size = math.ceil(len(indices) / max(fewest, min(GROUPS_A_RUN, len(indices) // LEAST_GROUP)))
     return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 

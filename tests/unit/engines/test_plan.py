@@ -61,8 +61,10 @@ def test_long_prompts_come_first_and_samples_of_a_prompt_stay_together() -> None
     assert len(flat[0]) >= max(map(len, flat)) / 1.5
 
 
-def test_a_small_set_still_makes_several_groups() -> None:
-    assert len(plan_groups(requests_of(arms(10)), 256)) >= 4
+@pytest.mark.parametrize(("count", "groups"), [(40, 1), (150, 2), (540, 8)])
+def test_a_small_set_makes_several_even_groups(count: int, groups: int) -> None:
+    sizes = [len(group) for group in plan_groups(requests_of(arms(10)[:count]), 256)]
+    assert len(sizes) == groups and max(sizes) - min(sizes) < groups
 
 
 @given(PREFIXES)
