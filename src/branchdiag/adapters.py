@@ -1,0 +1,113 @@
+"""LoRA adapters on disk: telling one from a model, its base model, and the two made one.
+
+Reads directories in PEFT's format (adapter_config.json, adapter_model.safetensors); writes nothing.
+peft is imported inside the functions. An adapter that does not fit is an error: one that was
+silently not applied would look like its base model. Knows nothing of how an adapter was trained.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from branchdiag import model_files
+from branchdiag.errors import MissingRequirement, UsageError
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+BUNDLED_TAIL = ("branchdiag", "bundled", "model")
+"""How the path of the bundled model ends, wherever the package is installed."""
+
+
+def is_adapter(path: str | Path) -> bool:
+    """Whether a directory holds a PEFT adapter (and not a whole model)."""
+    return (Path(path).expanduser() / CONFIG).is_file()
+
+
+def base_model_of(path: str | Path) -> str:
+    """The base model of an adapter, as `models.resolve` takes it: ID_OR_PATH[@REVISION].
+
+    A path of the bundled model on another machine becomes its path here.
+
+    Raises:
+        UsageError: no adapter, or one that names no base model.
+    """
+    directory = _directory(path)
+    config = model_files.read_json(directory / CONFIG)
+    name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not isinstance(name, str) or not name:
+        raise UsageError(
+            "the adapter names no base model",
+            where=str(directory / CONFIG),
+            fix="set base_model_name_or_path in it",
+        )
+    if Path(name).expanduser().exists():
+        return name
+    if Path(name).parts[-3:] == BUNDLED_TAIL:
+        from branchdiag.bundled import model_path
+
+        return str(model_path())
+    return f"{name}@{revision}" if revision else name
+
+
+def merged_model(model: Any, adapter_path: str | Path) -> Any:
+    """The base model with the adapter's weights added to its own; `model` is used up.
+
+    Args:
+        model: the adapter's base model, loaded, on any device.
+        adapter_path: the adapter's directory.
+
+    Returns:
+        A plain `transformers` model, in evaluation mode, without gradients.
+
+    Raises:
+        UsageError: no adapter, or one that does not fit the model.
+        MissingRequirement: peft is not installed.
+    """
+    directory = _directory(adapter_path)
+    if not (directory / WEIGHTS).is_file():
+        raise UsageError(f"the adapter has no {WEIGHTS}", where=str(directory))
+    try:
+        from peft import PeftModel, get_peft_model_state_dict
+    except ImportError as error:
+        raise needs_training_packages(error) from error
+    from safetensors import safe_open
+
+    try:
+        adapted: Any = PeftModel.from_pretrained(model, str(directory), is_trainable=False)
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise _unfit(directory, str(error).splitlines()[0]) from error
+    with safe_open(directory / WEIGHTS, framework="pt") as file:
+        stored = set(file.keys())
+    odd = sorted(stored ^ set(get_peft_model_state_dict(adapted)))
+    if odd:
+        raise _unfit(directory, f"{len(odd)} tensors are in one of the two alone, {odd[0]} first")
+    merged = adapted.merge_and_unload(safe_merge=True)
+    merged.requires_grad_(False)
+    return merged.eval()
+
+
+def needs_training_packages(error: ImportError) -> MissingRequirement:
+    """The user's version of an import of peft or accelerate that failed."""
+    return MissingRequirement(
+        f"{error.name or 'a package'} cannot be imported: {error}",
+        where="adapters and training",
+        fix="pip install 'branchdiag[train]'",
+    )
+
+
+def _directory(path: str | Path) -> Path:
+    directory = Path(path).expanduser()
+    if not is_adapter(directory):
+        raise UsageError(
+            "this is no adapter", where=str(directory), fix=f"a directory that holds {CONFIG}"
+        )
+    return directory
+
+
+def _unfit(directory: Path, reason: str) -> UsageError:
+    return UsageError(
+        f"the adapter does not fit the model: {reason}",
+        where=str(directory),
+        fix=f"its base model is {base_model_of(directory)}",
+    )
