@@ -231,7 +231,7 @@ class Protocol(Section):
         """
         values = _read_source(source)
         for override in overrides:
-            _apply_override(values, override)
+            apply_override(values, override)
         return validate(values, where=str(source))
 
     def to_toml(self) -> str:
@@ -258,7 +258,7 @@ def validate(values: Mapping[str, Any], *, where: str) -> Protocol:
     try:
         return Protocol.model_validate(dict(values))
     except ValidationError as error:
-        lines = [_explain(fault) for fault in error.errors()]
+        lines = [explain_fault(fault, _all_keys()) for fault in error.errors()]
         raise UsageError(
             "the protocol cannot be used:\n  " + "\n  ".join(lines),
             where=where,
@@ -272,27 +272,32 @@ def _read_source(source: str | Path) -> dict[str, Any]:
     if str(source) == "bundled":
         from branchdiag.bundled import protocol_path
 
-        return _read_toml(protocol_path())
+        return read_toml(protocol_path())
     path = Path(source)
-    values = _read_toml(path)
+    values = read_toml(path)
     values.setdefault("name", path.stem)
     return values
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, what: str = "protocol") -> dict[str, Any]:
+    """The table in a TOML file; `what` is the file's name in errors.
+
+    Raises:
+        UsageError: no such file, unreadable, or no valid TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(
-            "no such protocol", where=str(path), fix="use paper, bundled or the path of a TOML file"
+            f"no such {what}", where=str(path), fix="use paper, bundled or the path of a TOML file"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the protocol cannot be read: {error}", where=str(path)) from None
+        raise UsageError(f"the {what} cannot be read: {error}", where=str(path)) from None
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"the protocol is no valid TOML: {error}", where=str(path)) from None
+        raise UsageError(f"the {what} is no valid TOML: {error}", where=str(path)) from None
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> None:
     """Set `section.key=value` in place; the value is read as TOML, else as a bare string."""
     path, separator, text = override.partition("=")
     keys = path.strip().split(".")
@@ -314,27 +319,29 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     target[keys[-1]] = value
 
 
-def _explain(fault: Any) -> str:
+def explain_fault(fault: Any, keys: Sequence[str]) -> str:
+    """A fault that pydantic found, in a line; an unknown key with the nearest of `keys`."""
     path = ".".join(str(part) for part in fault["loc"])
     if fault["type"] != "extra_forbidden":
         return f"{path}: {fault['msg']} (got {fault['input']!r})"
-    near = difflib.get_close_matches(path, _all_keys(), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(path, keys, n=1, cutoff=0.5)
     if not near:  # the right key in the wrong section
-        near = [key for key in _all_keys() if key.rpartition(".")[2] == path.rpartition(".")[2]]
+        near = [key for key in keys if key.rpartition(".")[2] == path.rpartition(".")[2]]
     return f"{path}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
 
 
 @cache
 def _all_keys() -> tuple[str, ...]:
-    return tuple(_keys_of(Protocol, ""))
+    return tuple(keys_of(Protocol, ""))
 
 
-def _keys_of(section: type[Section], prefix: str) -> list[str]:
+def keys_of(section: type[Section], prefix: str = "") -> list[str]:
+    """Every key of a section and those inside it, with dots."""
     keys: list[str] = []
     for name, field in section.model_fields.items():
         keys.append(prefix + name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            keys.extend(_keys_of(field.annotation, f"{prefix}{name}."))
+            keys.extend(keys_of(field.annotation, f"{prefix}{name}."))
     return keys
 
 
