@@ -125,16 +125,20 @@ def load_model(
     return model.eval()  # type: ignore[no-any-return]
 
 
-def use_one_thread_if_small(model: Any) -> bool:
-    """Let torch use one thread where the model is so small that threads only wait for each other.
+def is_small_on_cpu(model: Any) -> bool:
+    """Whether threads would only wait for each other: a CPU, `SMALL_MODEL_PARAMETERS` at most."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return bool(model.device.type == "cpu" and parameters <= SMALL_MODEL_PARAMETERS)
 
-    It is also what makes rounding the same on machines with other numbers of cores. Returns whether
-    the model is small: on a CPU, with at most `SMALL_MODEL_PARAMETERS`.
+
+def use_one_thread_if_small(model: Any) -> bool:
+    """Let torch use one thread for a small model (`is_small_on_cpu`); returns whether it is one.
+
+    It is also what makes rounding the same on machines with other numbers of cores.
     """
     import torch
 
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    small = bool(model.device.type == "cpu" and parameters <= SMALL_MODEL_PARAMETERS)
+    small = is_small_on_cpu(model)
     if small:
         torch.set_num_threads(1)
     return small

@@ -21,10 +21,7 @@ from branchdiag.engines.base import Completion, Key, Request
 from branchdiag.engines.decode import GroupDecoder
 from branchdiag.engines.plan import plan_groups
 from branchdiag.errors import MissingRequirement, UsageError
-from branchdiag.model_loading import is_out_of_memory
-
-SMALL_MODEL_PARAMETERS = 50_000_000
-"""Up to this size a CPU decodes faster in processes of one thread than in several threads."""
+from branchdiag.model_loading import is_out_of_memory, is_small_on_cpu
 
 KNOWN_LAYERS = frozenset({"full_attention", "sliding_attention"})
 
@@ -56,8 +53,8 @@ class TransformersEngine:
         use_grouped_attention(model)
         self.model: Any | None = model
         self.batch_size = batch_size
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        self.single_threaded = model.device.type == "cpu" and parameters <= SMALL_MODEL_PARAMETERS
+        # A small model decodes faster in processes of one thread than in several threads.
+        self.single_threaded = is_small_on_cpu(model)
         if n_workers is None:
             n_workers = workers.usable_cores() if self.single_threaded else 1
         self.n_workers = n_workers if workers.can_fork() else 1
