@@ -66,6 +66,7 @@ def create_engine(
     max_total_tokens: int,
     log_path: str | os.PathLike[str] | None = None,
     stop_ids: Sequence[int] | None = None,
+    adapter: str | None = None,
 ) -> Engine:
     """Make the engine that the settings name, for one model.
 
@@ -78,6 +79,8 @@ def create_engine(
         max_total_tokens: prompt and completion together never exceed it, nor the model's context.
         log_path: file that a child process prints to.
         stop_ids: tokens that end a completion; None: the model's (`models.stop_token_ids`).
+        adapter: directory of a LoRA adapter that is merged into the model once it is loaded. Of
+            the transformers engine alone: vLLM is given a directory of merged weights.
 
     Raises:
         UsageError, MissingRequirement: the engine or the model cannot be had; says what to do.
@@ -93,6 +96,10 @@ def create_engine(
         "max_total_tokens": max_total_tokens,
         "stop_ids": tuple(stop_ids),
     }
+    if adapter is not None:
+        if name != "transformers":
+            raise ValueError("an adapter is merged into weights before vLLM is given them")
+        arguments["adapter"] = adapter
     if name == "transformers" and not _on_gpu(settings):
         return make_transformers_engine(**arguments)
     from branchdiag.engines.isolation import IsolatedEngine
@@ -107,13 +114,19 @@ def make_transformers_engine(
     resolved: ResolvedModel,
     max_total_tokens: int,
     stop_ids: tuple[int, ...],
+    adapter: str | None = None,
 ) -> Engine:
-    """The transformers engine, in this process."""
+    """The transformers engine, in this process; with `adapter`, of the merged model."""
     from branchdiag import models
     from branchdiag.engines.transformers_engine import TransformersEngine
 
+    model: Any = models.load_model(resolved, settings)
+    if adapter is not None:
+        from branchdiag.adapters import merged_model
+
+        model = merged_model(model, adapter)
     return TransformersEngine(
-        models.load_model(resolved, settings),
+        model,
         stop_ids=stop_ids,
         context_length=min(max_total_tokens, models.context_length(resolved)),
         batch_size=settings.batch_size,

@@ -11,17 +11,20 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from branchdiag.errors import SettingsConflict, UsageError
 from branchdiag.store.atomic import TEMPORARY_PREFIX, storage_error, user_errors, write_json
 from branchdiag.store.lock import Holder, Lock, holder
 
 if TYPE_CHECKING:
+    from typing import Self
+
+    from branchdiag.store.schemas import TableSchema
     from branchdiag.store.table import Table
 
 MANIFEST = "run.json"
@@ -40,19 +43,23 @@ class RunDirectory:
         manifest: what ``run.json`` says; change it and call `save_manifest`. Read again when the
             lock is taken, since another process may have changed it until then.
         warnings: parts of tables that could not be read, a line each; `warn` is told them too.
+
+    A subclass may keep other tables under another manifest's name: it is then no run to others.
     """
+
+    manifest_name: ClassVar[str] = MANIFEST
 
     def __init__(self, path: Path | str, *, warn: Callable[[str], None] | None = None) -> None:
         self.path = _absolute(path)
         self.warnings: list[str] = []
-        self.manifest: dict[str, Any] = _load_manifest(self.path)
+        self.manifest: dict[str, Any] = _load_manifest(self.path, self.manifest_name)
         self._warn = warn
         self._lock = Lock(self.path / LOCK)
         self._lock_of_parent = False
         self._tables: dict[str, Table] = {}
 
     @classmethod
-    def open(cls, path: Path | str, *, warn: Callable[[str], None] | None = None) -> RunDirectory:
+    def open(cls, path: Path | str, *, warn: Callable[[str], None] | None = None) -> Self:
         """The run at `path`; makes and changes nothing.
 
         Raises:
@@ -63,7 +70,7 @@ class RunDirectory:
         return cls(path, warn=warn)
 
     @classmethod
-    def create(cls, path: Path | str, *, warn: Callable[[str], None] | None = None) -> RunDirectory:
+    def create(cls, path: Path | str, *, warn: Callable[[str], None] | None = None) -> Self:
         """The run at `path`, begun if there is none yet.
 
         Raises:
@@ -74,14 +81,14 @@ class RunDirectory:
         """
         path = _absolute(path)
         with user_errors(path):
-            if (path / MANIFEST).exists():
+            if (path / cls.manifest_name).exists():
                 return cls(path, warn=warn)
             if path.exists() and not path.is_dir():
                 what = f"{path.name} is a file, not a directory"
                 raise UsageError(what, where=str(path), fix="choose another --out")
             path.mkdir(parents=True, exist_ok=True)
             foreign = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
-        if foreign and MANIFEST not in foreign:
+        if foreign and cls.manifest_name not in foreign:
             raise UsageError(
                 f"{path.name} holds files but no run ({', '.join(sorted(foreign)[:3])})",
                 where=str(path),
@@ -90,9 +97,9 @@ class RunDirectory:
         lock = Lock(path / LOCK)
         lock.acquire()  # two processes may begin the same run at once
         try:
-            if not (path / MANIFEST).exists():
+            if not (path / cls.manifest_name).exists():
                 now = datetime.now(UTC).isoformat(timespec="seconds")
-                write_json(path / MANIFEST, {"format": RUN_FORMAT, "created": now})
+                write_json(path / cls.manifest_name, {"format": RUN_FORMAT, "created": now})
         finally:
             lock.release()
         return cls(path, warn=warn)
@@ -130,7 +137,7 @@ class RunDirectory:
         self._lock.acquire()
         try:
             self._tidy()
-            manifest = _load_manifest(self.path)
+            manifest = _load_manifest(self.path, self.manifest_name)
             self.manifest.clear()
             self.manifest.update(manifest)
             for table in self._tables.values():
@@ -160,14 +167,14 @@ class RunDirectory:
             shutil.rmtree(self.path / "figures", ignore_errors=True)
 
     def save_manifest(self) -> None:
-        """Write `manifest` to ``run.json``, all at once.
+        """Write `manifest` to its file, all at once.
 
         Raises:
             RuntimeError: the lock is not held. A bug of the caller.
             ValueError, TypeError, StorageError: as `write_json`.
         """
         self._require_lock()
-        write_json(self.path / MANIFEST, self.manifest)
+        write_json(self.path / self.manifest_name, self.manifest)
 
     def touch(self) -> None:
         """Make this the latest run (see `latest_run`).
@@ -177,9 +184,16 @@ class RunDirectory:
             StorageError: the disk does not allow it.
         """
         self._require_lock()
-        with user_errors(self.path / MANIFEST):
+        with user_errors(self.path / self.manifest_name):
             # The exact time: the kernel's own stamp is coarser than two quick commands.
-            os.utime(self.path / MANIFEST, ns=(time.time_ns(),) * 2)
+            os.utime(self.path / self.manifest_name, ns=(time.time_ns(),) * 2)
+
+    @classmethod
+    def schemas(cls) -> Mapping[str, TableSchema]:
+        """The tables that the directory may hold."""
+        from branchdiag.store.schemas import TABLES
+
+        return TABLES
 
     def table(self, name: str) -> Table:
         """The table `name`; the same object each time. It writes only while the lock is held.
@@ -187,15 +201,15 @@ class RunDirectory:
         Raises:
             KeyError: there is no table of that name.
         """
-        from branchdiag.store.schemas import TABLES
         from branchdiag.store.table import Table
 
-        if name not in TABLES:
-            raise KeyError(f"there is no table {name!r}; there are {', '.join(TABLES)}")
+        schemas = self.schemas()
+        if name not in schemas:
+            raise KeyError(f"there is no table {name!r}; there are {', '.join(schemas)}")
         if name not in self._tables:
             self._tables[name] = Table(
                 self.path / name,
-                TABLES[name],
+                schemas[name],
                 may_write=lambda: self.locked,
                 warn=self._pass_warning,
             )
@@ -258,19 +272,19 @@ def _absolute(path: Path | str) -> Path:
     return path.absolute()
 
 
-def _load_manifest(path: Path) -> dict[str, Any]:
-    file = path / MANIFEST
+def _load_manifest(path: Path, name: str) -> dict[str, Any]:
+    file = path / name
     try:
         manifest = json.loads(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise _no_run(path) from None
+        raise _no_run(path, name) from None
     except OSError as error:
         raise storage_error(error, file) from error
     except ValueError as error:
         manifest = error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
         raise UsageError(
-            f"{MANIFEST} is damaged: it does not say what the run is",
+            f"{name} is damaged: it does not say what the run is",
             where=str(file),
             fix="put back a copy of that file, or make the run anew with another --out",
         )
@@ -283,9 +297,9 @@ def _load_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _no_run(path: Path) -> UsageError:
+def _no_run(path: Path, name: str) -> UsageError:
     with user_errors(path):
         what = f"{path} is not a run" if path.exists() else f"There is no run at {path}"
         latest = latest_run(path) or latest_run(path.parent)
     hint = f"did you mean {latest}?" if latest else "`branchdiag run-all --out DIR` makes one"
-    return UsageError(f"{what}: no {MANIFEST}", where=str(path), fix=hint)
+    return UsageError(f"{what}: no {name}", where=str(path), fix=hint)

@@ -15,7 +15,7 @@ LAYERS = {
     "phases": 3,
     "report": 3,
     "training": 3,
-    "evaluation": 3,
+    "evaluation": 4,
     "engines": 2,
     "scoring": 2,
     "stats": 2,

@@ -1,0 +1,189 @@
+"""Which models an evaluation compares: resolved, told apart by content, and named shortly.
+
+Reads model and adapter directories, and `runs/` for the newest adapter; loads no weights. A model's
+label stands in every table, so it is kept from one command to the next; its content identity says
+whether it is still the same model. Knows nothing of problems or figures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from branchdiag.adapters import CONFIG, WEIGHTS, base_model_of, is_adapter
+from branchdiag.errors import SettingsConflict, UsageError
+from branchdiag.models import ModelReference, ResolvedModel, resolve
+from branchdiag.store.fingerprint import file_hash
+
+BUNDLED = "bundled"
+SEARCH_DEPTH = 3
+"""How far below runs/ an adapter is looked for."""
+
+
+@dataclass(frozen=True)
+class EvaluatedModel:
+    """A model under evaluation.
+
+    Attributes:
+        label: short name, unique in the evaluation.
+        name: as the user gave it; a path is absolute.
+        base: the whole model, or the one that the adapter belongs to.
+        adapter: directory of the adapter; None for a whole model.
+        content_id: identity of weights, tokenizer, template and adapter.
+    """
+
+    label: str
+    name: str
+    base: ResolvedModel
+    adapter: str | None
+    content_id: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a manifest."""
+        return {
+            "label": self.label,
+            "name": self.name,
+            "base": self.base.to_dict(),
+            "adapter": self.adapter,
+            "content_id": self.content_id,
+        }
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> EvaluatedModel:
+        """From a manifest."""
+        return EvaluatedModel(**{**values, "base": ResolvedModel.from_dict(values["base"])})
+
+
+def default_names(root: Path = Path("runs")) -> list[str]:
+    """The base model and the newest adapter below `root`; the bundled model where there is none."""
+    adapter = newest_adapter(root)
+    return [BUNDLED] if adapter is None else [base_model_of(adapter), str(adapter)]
+
+
+def newest_adapter(root: Path) -> Path | None:
+    """The adapter written last below `root`; those of checkpoints inside another do not count."""
+    found = [(path / WEIGHTS, path) for path in _adapters(root, SEARCH_DEPTH)]
+    dated = [(file.stat().st_mtime_ns, path) for file, path in found if file.is_file()]
+    return max(dated)[1] if dated else None
+
+
+def _adapters(directory: Path, depth: int) -> list[Path]:
+    if is_adapter(directory):
+        return [directory]
+    if depth == 0 or not directory.is_dir():
+        return []
+    return [
+        path
+        for entry in sorted(directory.iterdir())
+        if entry.is_dir() and not entry.name.startswith((".", "checkpoint"))
+        for path in _adapters(entry, depth - 1)
+    ]
+
+
+def resolve_models(
+    names: Sequence[str],
+    recorded: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    trust_remote_code: bool = False,
+) -> tuple[EvaluatedModel, ...]:
+    """Find the models' files and name each.
+
+    Args:
+        names: `bundled`, a hub id, or a directory of a model or an adapter.
+        recorded: label -> `EvaluatedModel.to_dict` of an earlier command in the same directory.
+        trust_remote_code: kept in the result.
+
+    Raises:
+        UsageError, MissingRequirement: a model cannot be had, or one is named twice.
+        SettingsConflict: a model has other content than when it was evaluated.
+    """
+    former = [EvaluatedModel.from_dict(values) for values in (recorded or {}).values()]
+    found = [_resolve(name, former, trust_remote_code) for name in names]
+    for index, model in enumerate(found):
+        for other in found[:index]:
+            if model.content_id == other.content_id:
+                raise UsageError(
+                    "the same model is named twice", where=f"{other.name}, {model.name}"
+                )
+    _check_unchanged(found, former)
+    labels = {model.content_id: model.label for model in former}
+    new = _short_names([m.name for m in found if m.content_id not in labels], set(labels.values()))
+    return tuple(
+        EvaluatedModel(
+            labels.get(model.content_id) or new[model.name],
+            model.name,
+            model.base,
+            model.adapter,
+            model.content_id,
+        )
+        for model in found
+    )
+
+
+def is_bundled(model: EvaluatedModel) -> bool:
+    """Whether a model is the bundled one, or an adapter of it."""
+    from branchdiag.bundled import model_path
+
+    return Path(model.base.path).resolve() == model_path().resolve()
+
+
+def _resolve(name: str, former: Sequence[EvaluatedModel], trust: bool) -> EvaluatedModel:
+    """A model without its label."""
+    path = Path(name).expanduser()
+    if name != BUNDLED and is_adapter(path):
+        base = _resolve_base(base_model_of(path), former, trust)
+        weights = path / WEIGHTS
+        if not weights.is_file():
+            raise UsageError(f"the adapter has no {WEIGHTS}", where=str(path))
+        parts = (base.content_id, file_hash(path / CONFIG), file_hash(weights))
+        content_id = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+        directory = str(path.absolute())
+        return EvaluatedModel("", os.path.normpath(directory), base, directory, content_id)
+    base = _resolve_base(name, former, trust)
+    given = str(path.resolve()) if name != BUNDLED and path.is_dir() else name
+    return EvaluatedModel("", given, base, None, base.content_id)
+
+
+def _resolve_base(name: str, former: Sequence[EvaluatedModel], trust: bool) -> ResolvedModel:
+    if name == BUNDLED:
+        from branchdiag.bundled import model_path
+
+        name = str(model_path())
+    reference = ModelReference.parse(name)
+    known = next((m.base for m in former if m.base.name == str(reference)), None)
+    return resolve(reference, recorded=known, trust_remote_code=trust)
+
+
+def _check_unchanged(found: Sequence[EvaluatedModel], former: Sequence[EvaluatedModel]) -> None:
+    then = {model.name: model.content_id for model in former}
+    changed = [
+        f"{model.name}: {then[model.name][:12]} -> {model.content_id[:12]}"
+        for model in found
+        if then.get(model.name, model.content_id) != model.content_id
+    ]
+    if changed:
+        raise SettingsConflict(
+            "a model is not what it was when its samples were taken:\n  " + "\n  ".join(changed),
+            where="content of the model",
+            fix="--out DIR starts another evaluation, or remove this one's directory",
+        )
+
+
+def _short_names(names: Sequence[str], taken: set[str]) -> dict[str, str]:
+    """The shortest ends of the paths that tell them apart; hub ids as they stand."""
+    given: dict[str, str] = {}
+    for name in names:
+        parts = Path(name).parts if Path(name).is_absolute() else (name,)
+        others = [Path(other).parts for other in names if other != name]
+        for length in range(1, len(parts) + 1):
+            label = "/".join(parts[-length:])
+            tail = parts[-length:]
+            if label not in taken and all(other[-length:] != tail for other in others):
+                break
+        taken.add(label)
+        given[name] = label
+    return given
