@@ -111,7 +111,13 @@ class Schedule:
                 f"there is no preset {name!r}", where="preset", fix="one of " + ", ".join(PRESETS)
             )
         w_min, tau, s = PRESETS[name]
-        return Schedule(w_min, tau, s, "increasing", {"origin": "preset", "preset": name})
+        says = {
+            "origin": "preset",
+            "preset": name,
+            "status": None,
+            "reason": f"the published schedule {name}, taken knowingly: not fitted to any data",
+        }
+        return Schedule(w_min, tau, s, "increasing", says)
 
     @staticmethod
     def load(path: str | Path) -> Schedule:

@@ -1,24 +1,29 @@
 """Does the schedule fit say what was planted? Coverage of its band, and rates of wrong directions.
 
     python tests/bench/bench_schedule_fit.py [--replicates 400] [--resamples 500] [--workers 1]
+        [--truths rising falling flat horizon] [--relative] [--keep FILE.jsonl] [--minutes M]
 
 Each replicate is a study of the paper's size (61 problems, 4.6 candidates, 3 children and 6 samples
 each, problem effects of sd 1 on the logit) around a planted curve. Problem effects bend the average
 over problems away from the planted sigmoid: the band is held against that true average, divided by
 its own height, at r = .1 ... .9. The flat and horizon truths count how often a direction or a
-schedule is found that is not there. Prints a Markdown table with Monte Carlo errors, and the time
-of one complete fit. Truths can be named (`--truths rising flat`); `--relative` adds the coverage of
-the ratio to the control.
+schedule is found that is not there. Prints Markdown tables with Monte Carlo errors.
+
+Truths are named by the beginnings of their names; `--relative` adds the coverage of the ratio to
+the control. Truths take turns, so that a run that ends early (`--minutes`) has as many replicates
+of each. `--keep` writes every replicate to a file as it is made: the same command goes on from it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -75,48 +80,116 @@ def concluded(name: str, seed: int):
     return fitted.status, fitted.direction, relative.direction
 
 
+Job = tuple[str, str, int, int]
+"""Estimand (or `nothing`), truth, resamples, seed: what a replicate is kept under."""
+
+
 def upper_limit(hits: int, n: int) -> float:
     """One-sided 95% Clopper-Pearson limit of a rate."""
     return 1.0 if hits == n else float(beta.ppf(0.95, hits + 1, n - hits))
 
 
-def coverage_rows(names, estimand: str, options, over) -> None:
+def do(job: Job) -> dict:
+    """One replicate as a line of the file."""
+    estimand, name, resamples, seed = job
+    if estimand == "nothing":
+        status, direction, relative = concluded(name, seed)
+        return {"job": job, "status": status, "direction": direction, "relative": relative}
+    status, direction, held, width = covered(name, estimand, resamples, seed)
+    lists = [None if row is None else row.tolist() for row in (held, width)]
+    return {
+        "job": job, "status": status, "direction": direction, "held": lists[0], "width": lists[1]
+    }  # fmt: skip
+
+
+def jobs_of(options) -> list[Job]:
+    """Every replicate that is asked for; the truths take turns."""
+    named = [n for n in (*INTERIOR, *NOTHING) if any(n.startswith(t) for t in options.truths)]
+    kinds = []
+    for name in named:
+        if name in NOTHING:
+            kinds.append(("nothing", name, 1))
+            continue
+        kinds.append(("viability", name, options.resamples))
+        if options.relative:
+            kinds.append(("relative", name, options.resamples))
+    return [(*kind, seed) for seed in range(options.replicates) for kind in kinds]
+
+
+def results_of(jobs: list[Job], options) -> list[dict]:
+    """The replicates that are kept, and those that this run adds to them."""
+    done = {}
+    if options.keep and options.keep.exists():
+        for line in options.keep.read_text("utf-8").splitlines():
+            record = json.loads(line)
+            done[tuple(record["job"])] = record
+    ends = time.monotonic() + 60.0 * options.minutes
+    owed = (job for job in jobs if job not in done and time.monotonic() < ends)
+    for record in in_turn(owed, options.workers):
+        done[tuple(record["job"])] = record
+        if options.keep:
+            with options.keep.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+    return [done[job] for job in jobs if job in done]
+
+
+def in_turn(jobs: Iterator[Job], workers: int) -> Iterator[dict]:
+    """Each job done, here or by several processes; no job is begun before it is its turn."""
+    if workers == 1:
+        yield from map(do, jobs)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        while batch := list(islice(jobs, 4 * workers)):
+            yield from pool.map(do, batch)
+
+
+def coverage_table(results: list[dict], estimand: str) -> None:
     """One table row a truth: coverage by position, mean width, statuses."""
-    print(f"\n{estimand}: share of replicates whose band holds the true weight")
-    print("| truth | " + " | ".join(f"r={r:g}" for r in AT) + " | width | statuses |")
-    print("|---|" + "---|" * (AT.size + 2))
-    for name in names:
-        work = partial(covered, name, estimand, options.resamples)
-        results = list(over(work, range(options.replicates)))
-        held = np.array([row for *_, row, _ in results if row is not None])
-        width = np.array([row for *_, row in results if row is not None])
-        counts = Counter(f"{status} {direction}" for status, direction, *_ in results)
+    mine = [r for r in results if r["job"][0] == estimand]
+    if not mine:
+        return
+    print(f"\n{estimand}: percentage of replicates whose band holds the true weight\n")
+    print("| truth | n | " + " | ".join(f"r={r:g}" for r in AT) + " | width | status |")
+    print("|---|" + "---|" * (AT.size + 3))
+    for name in INTERIOR:
+        rows = [r for r in mine if r["job"][1] == name]
+        if not rows:
+            continue
+        held = np.array([r["held"] for r in rows if r["held"] is not None])
+        width = np.array([r["width"] for r in rows if r["width"] is not None])
+        counts = Counter(f"{r['status']} {r['direction']}" for r in rows)
         said = ", ".join(f"{key} {count}" for key, count in counts.most_common())
         cells = " | ".join(f"{100 * share:.1f}" for share in held.mean(axis=0))
-        print(f"| {name} | {cells} | {width.mean():.2f} | {said} |", flush=True)
-    error = 100 * np.sqrt(0.95 * 0.05 / options.replicates)
-    print(f"\n{options.replicates} replicates, {options.resamples} resamples; Monte Carlo error of")
-    print(f"a share near 95%: {error:.1f} points (one standard error).")
+        print(f"| {name} | {len(held)} | {cells} | {width.mean():.2f} | {said} |")
+    fewest = min(Counter(r["job"][1] for r in mine).values())
+    error = 100 * np.sqrt(0.95 * 0.05 / fewest)
+    print(f"\n{mine[0]['job'][2]} resamples a band. Monte Carlo error (one standard error) of a")
+    print(f"share near 95% in {fewest} replicates: {error:.1f} points.")
 
 
-def nothing_rows(options, over) -> None:
+def nothing_table(results: list[dict]) -> None:
     """How often something is found where nothing is."""
-    print("\nnothing to find: shares of replicates, with upper 95% limits")
-    print("| truth | direction of the result | schedule other than 1 | relative | statuses |")
-    print("|---|---|---|---|---|")
+    mine = [r for r in results if r["job"][0] == "nothing"]
+    if not mine:
+        return
+    print("\nnothing to find: percentage of replicates (and its upper 95% limit)\n")
+    print("| truth | n | some direction | a schedule other than 1 | relative has one | status |")
+    print("|---|---|---|---|---|---|")
     for name in NOTHING:
-        results = list(over(partial(concluded, name), range(options.replicates)))
-        n = len(results)
+        rows = [r for r in mine if r["job"][1] == name]
+        if not rows:
+            continue
+        n = len(rows)
         tallies = [
-            sum(direction != "none" for _, direction, _ in results),
-            sum(status in ("ok", "separation") for status, *_ in results),
-            sum(relative != "none" for *_, relative in results),
+            sum(r["direction"] != "none" for r in rows),
+            sum(r["status"] in ("ok", "separation") for r in rows),
+            sum(r["relative"] != "none" for r in rows),
         ]
         cells = " | ".join(
-            f"{100 * hits / n:.1f}% (<= {100 * upper_limit(hits, n):.1f}%)" for hits in tallies
+            f"{100 * hits / n:.1f} (<= {100 * upper_limit(hits, n):.1f})" for hits in tallies
         )
-        said = ", ".join(f"{k} {v}" for k, v in Counter(s for s, *_ in results).most_common())
-        print(f"| {name} | {cells} | {said} |", flush=True)
+        said = ", ".join(f"{k} {v}" for k, v in Counter(r["status"] for r in rows).most_common())
+        print(f"| {name} | {n} | {cells} | {said} |")
 
 
 def main() -> None:
@@ -125,22 +198,15 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=400)
     parser.add_argument("--resamples", type=int, default=500)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--truths", nargs="*", default=["rising", "falling", "nothing"])
+    parser.add_argument("--truths", nargs="*", default=["rising", "falling", "flat", "horizon"])
     parser.add_argument("--relative", action="store_true")
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--minutes", type=float, default=float("inf"))
     options = parser.parse_args()
-    start = time.process_time()
-    w_min, tau, s, _ = next(iter(INTERIOR.values()))
-    fit_schedule(plant(shape(w_min, tau, s, top=TOP), level(TOP), seed=0))
-    print(f"one complete fit (viability and relative): {time.process_time() - start:.1f} s of CPU")
-    names = [name for name in INTERIOR if any(name.startswith(t) for t in options.truths)]
-    with ProcessPoolExecutor(options.workers) as pool:
-        over = map if options.workers == 1 else partial(pool.map, chunksize=4)
-        if names:
-            coverage_rows(names, "viability", options, over)
-        if names and options.relative:
-            coverage_rows(names, "relative", options, over)
-        if "nothing" in options.truths:
-            nothing_rows(options, over)
+    results = results_of(jobs_of(options), options)
+    for estimand in ("viability", "relative"):
+        coverage_table(results, estimand)
+    nothing_table(results)
 
 
 if __name__ == "__main__":

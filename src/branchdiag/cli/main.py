@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from branchdiag.cli import evaluate, look, run
+from branchdiag.cli import evaluate, fit, look, run
 from branchdiag.errors import BranchdiagError
 from branchdiag.pipeline.signals import Guard, Interrupted
 
@@ -32,6 +32,7 @@ app.command("inspect")(look.inspect)
 app.command("verify")(look.verify)
 app.command("doctor")(look.doctor)
 app.command("protocol")(look.protocol)
+app.command("fit-schedule")(fit.fit_schedule)
 app.command("evaluate")(evaluate.evaluate)
 
 

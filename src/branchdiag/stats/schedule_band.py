@@ -96,11 +96,8 @@ def band_of(fits: Fits, w: FloatArray, replicates: Replicates, settings: FitSett
         curves[mine] = curve.weight(refits.theta[mine], GRID)
     n_failed = int(failed.sum())
     constant = int((~refits.sigmoid & ~failed).sum())
-    if n_failed > settings.max_failed_share * failed.size:
-        reason = (
-            f"{n_failed} of {failed.size} resamples could not be fitted "
-            f"(limit {settings.max_failed_share:.0%})"
-        )
+    reason = _too_many_failed(failed, settings.max_failed_share)
+    if reason:
         return Band(GRID, w, None, None, reason, failed.size, n_failed, constant)
     tail = (1.0 - expanded_level(settings.level, fits.observations.n_problems)) / 2.0
     low, high = np.quantile(curves[~failed], [tail, 1.0 - tail], axis=0)
@@ -108,10 +105,16 @@ def band_of(fits: Fits, w: FloatArray, replicates: Replicates, settings: FitSett
 
 
 def parameter_intervals(
-    found: Parameters, sign: Sign, replicates: Replicates, *, level: float
+    found: Parameters,
+    sign: Sign,
+    replicates: Replicates,
+    *,
+    level: float,
+    max_failed_share: float,
 ) -> dict[str, Estimate]:
     """Percentiles over the resamples that chose a sigmoid the same way: others have no such
-    parameter. There is no interval where those are not more than half.
+    parameter. There is no interval where those are not more than half, or where a larger share than
+    `max_failed_share` could not be fitted at all.
     """
     refits = replicates.refits
     mine = refits.sigmoid & (refits.sign == sign)
@@ -120,13 +123,22 @@ def parameter_intervals(
         "tau": (found.tau, refits.theta[:, 2]),
         "s": (found.s, np.exp(refits.theta[:, 3])),
     }
-    if 2 * mine.sum() <= mine.size:
+    reason = _too_many_failed(replicates.failed, max_failed_share)
+    if reason is None and 2 * mine.sum() <= mine.size:
         reason = f"{int(mine.sum())} of {mine.size} resamples chose a sigmoid of this direction"
+    if reason:
         return {name: Estimate(value, None, None, reason) for name, (value, _) in values.items()}
     return {
         name: percentile_estimate(value, drawn[mine], level=level, max_dropped_share=0.0)
         for name, (value, drawn) in values.items()
     }
+
+
+def _too_many_failed(failed: BoolArray, limit: float) -> str | None:
+    n_failed = int(failed.sum())
+    if n_failed <= limit * failed.size:
+        return None
+    return f"{n_failed} of {failed.size} resamples could not be fitted (limit {limit:.0%})"
 
 
 def expanded_level(level: float, n_problems: int) -> float:

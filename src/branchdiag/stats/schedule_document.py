@@ -2,8 +2,8 @@
 
 Reads a result; writes plain dictionaries that JSON can hold, described by `schedule_schema.json` in
 the package. A number that could not be computed is null beside a reason. Computes no statistic
-beyond the means of the bins and isotonic curves that a figure draws (figure 1 of arXiv 2605.21606,
-which has no form fitted to it).
+beyond the means of the bins with their bands, and the isotonic curves, that a figure draws (figure
+1 of arXiv 2605.21606, which has no form fitted to it).
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from branchdiag.schedule import FORMAT, VERSION, Schedule
-from branchdiag.stats.estimate import BoolArray, Estimate, FloatArray
+from branchdiag.stats.bootstrap import interval, replicate
+from branchdiag.stats.estimate import Estimate, FloatArray, IntArray
 from branchdiag.stats.reliability import equal_count_bins
-from branchdiag.stats.schedule_band import Band
+from branchdiag.stats.schedule_band import Band, FitSettings
 from branchdiag.stats.schedule_fit import (
     EstimandFit,
     FittedSchedule,
@@ -25,12 +26,13 @@ from branchdiag.stats.schedule_fit import (
     fitted_mean,
 )
 from branchdiag.stats.schedule_isotonic import isotonic
+from branchdiag.stats.weighted import weighted_ratio
 
 BINS = 10
 CURVE_AT = np.round(np.linspace(0.0, 1.0, 41), 3)
 """Relative positions at which curves are written."""
 SMALLEST_CONTROL = 0.02
-"""A ratio to a control below this is taken to this: points of a figure, not of the fit."""
+"""A ratio to a control below this is taken to this: of the isotonic curves, not of the fit."""
 
 FORMULAS = {
     "increasing": "w(r) = w_min + (1 - w_min) / (1 + exp(-(r - tau) / s))",
@@ -52,13 +54,23 @@ def to_schedule(fitted: FittedSchedule, *, preset: str | None = None) -> Schedul
 
 
 def make_document(fitted: FittedSchedule, *, preset: str | None = None) -> dict[str, Any]:
-    """The JSON document; arguments as `to_schedule`."""
-    taken = (
-        Schedule(fitted.w_min, fitted.tau, fitted.s, fitted.direction)
-        if preset is None
-        else Schedule.preset(preset)
-    )
-    chosen = fitted.chosen
+    """The JSON document; arguments as `to_schedule`.
+
+    Of a preset the status is null, since nothing of it was fitted, and so is the band; the reason
+    says so, and what the fit beside it came to.
+    """
+    if preset is None:
+        taken = Schedule(fitted.w_min, fitted.tau, fitted.s, fitted.direction)
+        says = {"origin": "fit", "preset": None, "status": fitted.status, "reason": fitted.reason}
+    else:
+        taken = Schedule.preset(preset)
+        says = dict(taken.provenance or {})
+        beside = f"the fit to this run is {fitted.status}"
+        if fitted.reason:
+            beside += f" ({fitted.reason})"
+        says["reason"] = f"{says['reason']}; {beside}"
+    chosen, settings = fitted.chosen, fitted.settings
+    band = chosen.band if preset is None else None
     return {
         "schema": FORMAT,
         "version": VERSION,
@@ -66,17 +78,14 @@ def make_document(fitted: FittedSchedule, *, preset: str | None = None) -> dict[
         "tau": taken.tau,
         "s": taken.s,
         "direction": taken.direction,
-        "origin": "fit" if preset is None else "preset",
-        "preset": preset,
         "formula": FORMULAS["none" if taken.tau is None else taken.direction],
-        "status": fitted.status,
-        "reason": fitted.reason,
+        **says,
         "estimand": fitted.estimand,
         "estimand_named": fitted.named,
-        "band": None if chosen.band is None else _band(chosen.band, fitted.settings.level),
+        "band": None if band is None else _band(band, settings.level),
         "counts": chosen.rows.counts,
-        "fits": {name: _fit(fit, fitted.settings.level) for name, fit in fitted.fits.items()},
-        "control": _control(fitted.fits["relative"]),
+        "fits": {name: _fit(fit, settings) for name, fit in fitted.fits.items()},
+        "control": _control(fitted.fits["relative"], settings),
         "settings": asdict(fitted.settings),
         "model": fitted.provenance.get("model"),
         "teacher": fitted.provenance.get("teacher"),
@@ -105,6 +114,7 @@ def run_provenance(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
             "created": manifest.get("created"),
             "branchdiag": manifest.get("branchdiag"),
             "data_id": inputs.get("data_id"),
+            "failed_units": sum(int(phases[x].get("failed", 0)) for x in "ABCDEF" if x in phases),
             "fingerprints": {
                 letter: phase["fingerprint"]
                 for letter, phase in phases.items()
@@ -114,7 +124,7 @@ def run_provenance(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def _fit(fit: EstimandFit, level: float) -> dict[str, Any]:
+def _fit(fit: EstimandFit, settings: FitSettings) -> dict[str, Any]:
     found, test, fits = fit.parameters, fit.test, fit.fits
     sign = None if test is None else test.sign
     return {
@@ -132,9 +142,9 @@ def _fit(fit: EstimandFit, level: float) -> dict[str, Any]:
         "left_out_loss": None
         if fits is None or sign is None
         else {"constant": fits.constant_left_out, "sigmoid": fits.sigmoid_left_out[sign]},
-        "band": None if fit.band is None else _band(fit.band, level),
+        "band": None if fit.band is None else _band(fit.band, settings.level),
         "counts": fit.rows.counts,
-        "curves": _curves(fit),
+        "curves": _curves(fit, settings),
     }
 
 
@@ -161,13 +171,15 @@ def _estimate(estimate: Estimate) -> dict[str, Any]:
     }
 
 
-def _curves(fit: EstimandFit) -> dict[str, Any] | None:
+def _curves(fit: EstimandFit, settings: FitSettings) -> dict[str, Any] | None:
     """Data in bins, both isotonic curves and the fit: of the success rate, or of the ratio."""
     rows = fit.rows
     if rows.r.size == 0:
         return None
     child = ~rows.is_control
     r, y, weights = rows.r[child], rows.y[child], rows.share[child]
+    beneath = rows.y[rows.is_control] if rows.relative else np.ones_like(y)
+    data = _bins(rows.codes[child], r, y, beneath, weights, settings)
     control = control_mean(fit, r)
     if rows.relative and control is None:
         return None
@@ -178,7 +190,7 @@ def _curves(fit: EstimandFit) -> dict[str, Any] | None:
     steps = {way: isotonic(r, y, weights, increasing=way == "increasing") for way in _WAYS}
     return {
         "quantity": "ratio to the control" if rows.relative else "success rate",
-        "data": _bins(r, y, weights),
+        "data": data,
         **{f"isotonic_{way}": {"r": _list(f.r), "y": _list(f.y)} for way, f in steps.items()},
         "fit": None if mean is None else {"r": _list(CURVE_AT), "y": _list(mean)},
     }
@@ -187,26 +199,65 @@ def _curves(fit: EstimandFit) -> dict[str, Any] | None:
 _WAYS = ("increasing", "decreasing")
 
 
-def _control(relative: EstimandFit) -> dict[str, Any] | None:
+def _control(relative: EstimandFit, settings: FitSettings) -> dict[str, Any] | None:
     """The control arm's success rate by position: in bins, and as fitted beside the ratio."""
     rows = relative.rows
     if not rows.is_control.any():
         return None
-    of_control: BoolArray = rows.is_control
+    free = rows.is_control
+    y, weights = rows.y[free], rows.share[free]
     mean = control_mean(relative, CURVE_AT)
     return {
-        "data": _bins(rows.r[of_control], rows.y[of_control], rows.share[of_control]),
+        "data": _bins(rows.codes[free], rows.r[free], y, np.ones_like(y), weights, settings),
         "fit": None if mean is None else {"r": _list(CURVE_AT), "y": _list(mean)},
     }
 
 
-def _bins(r: FloatArray, y: FloatArray, weights: FloatArray) -> dict[str, Any]:
-    """Weighted means in bins of equal count."""
+def _bins(
+    codes: IntArray,
+    r: FloatArray,
+    above: FloatArray,
+    beneath: FloatArray,
+    weights: FloatArray,
+    settings: FitSettings,
+) -> dict[str, Any]:
+    """Weighted mean of `above` over that of `beneath` in bins of equal count, with a band from
+    drawing problems whole. A bin where nothing stands beneath has no ratio and is left out.
+    """
     filled, index = np.unique(equal_count_bins(r, BINS), return_inverse=True)
-    mass = np.bincount(index, weights, filled.size)
-    means = [np.bincount(index, weights * values, filled.size) / mass for values in (r, y)]
-    counts = np.bincount(index, minlength=filled.size)
-    return {"r": _list(means[0]), "y": _list(means[1]), "n": [int(count) for count in counts]}
+    _, problem = np.unique(codes, return_inverse=True)
+    n_problems = int(problem.max()) + 1
+    cells, shape = problem * filled.size + index, (n_problems, filled.size)
+
+    def sums(values: FloatArray) -> FloatArray:
+        flat = np.bincount(cells, weights * values, n_problems * filled.size)
+        return flat.reshape(shape).astype(np.float64)
+
+    tops, bottoms, places = sums(above), sums(beneath), sums(r)
+    (drawn,) = replicate(
+        [weighted_ratio(tops, bottoms)],
+        n_problems,
+        resamples=settings.slope_resamples,
+        seed=settings.seed,
+    )
+    mass, counts = np.bincount(index, weights), np.bincount(index)
+    points: dict[str, list[Any]] = {"r": [], "y": [], "low": [], "high": [], "n": []}
+    for column in np.flatnonzero(bottoms.sum(axis=0) > 0.0):
+        found = interval(
+            float(tops[:, column].sum() / bottoms[:, column].sum()),
+            drawn[:, column],
+            n_problems,
+            resamples=settings.slope_resamples,
+            level=settings.level,
+            seed=settings.seed,
+            max_dropped_share=settings.max_failed_share,
+        )
+        points["r"].append(float(places[:, column].sum() / mass[column]))
+        points["y"].append(found.value)
+        points["low"].append(found.ci_low)
+        points["high"].append(found.ci_high)
+        points["n"].append(int(counts[column]))
+    return points
 
 
 def _list(values: FloatArray | None) -> list[float] | None:

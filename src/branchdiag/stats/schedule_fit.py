@@ -103,7 +103,8 @@ def fit_schedule(
 
     Args:
         data: the labelled candidates.
-        estimand: by default viability, and then a direction that the control shares is called
+        estimand: by default viability, and then a direction that is not left when it is taken
+            against the control (where the ratio is flat, or goes the other way) is called
             `horizon_only` and gives weight 1; a named estimand is taken knowingly.
         settings: of bootstrap and permutation.
         provenance: what the document says of the run and its model.
@@ -175,6 +176,7 @@ def fit_estimand(
             test.sign,
             replicates,
             level=expanded_level(settings.level, rows.n_problems),
+            max_failed_share=settings.max_failed_share,
         )
         if curve.sigmoid
         else {},
@@ -209,7 +211,7 @@ def _chosen_curve(fit: EstimandFit, fits: Fits) -> tuple[Curve, FloatArray]:
 
 
 def _against_control(viability: EstimandFit, relative: EstimandFit) -> tuple[bool, str | None]:
-    """Whether the control shares viability's direction, and what to say of it."""
+    """Whether viability's direction is gone against the control, and what to say of it."""
     way = "rises" if viability.direction == "increasing" else "falls"
     explained = (
         "no more than the horizon explains"
@@ -227,8 +229,9 @@ def _against_control(viability: EstimandFit, relative: EstimandFit) -> tuple[boo
             f"({relative.reason})"
         )
     if relative.direction != viability.direction:
-        return False, (
-            f"viability {way}, but relative to going on with nothing forced it does the opposite"
+        return True, (
+            f"viability {way} along the trace, but relative to going on with nothing forced it "
+            f"does the opposite: {explained}"
         )
     return False, None
 

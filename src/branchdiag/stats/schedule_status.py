@@ -13,8 +13,8 @@ Reads observations, fits and tests; computes nothing new. In the order in which 
     separation      s at its lower bound: a step as sharp as the fit allows, clamped there
     ok              everything else
 
-`horizon_only` is said of a result, not of one fit: viability has a direction that the relative fit,
-beside it, has not.
+`horizon_only` is said of a result, not of one fit: viability has a direction, and the relative fit
+beside it is flat or goes the other way.
 """
 
 from __future__ import annotations
@@ -119,20 +119,23 @@ def of_parameters(found: Parameters, sign: Sign) -> tuple[Status, str | None]:
             f"the middle of the fitted transition lies outside the trace (tau = {found.tau:.2f}): "
             "the curve is given, but no schedule"
         )
+    status: Status = "ok"
+    remarks = []
     if found.s <= SCALE_BOUNDS[0] * AT_BOUND:
-        return "separation", (
+        status = "separation"
+        remarks.append(
             f"the transition is as sharp as the fit allows: s is held at {SCALE_BOUNDS[0]:g}"
         )
     if found.s >= SCALE_BOUNDS[1] / AT_BOUND:
-        return "ok", (
+        remarks.append(
             f"the transition is as gradual as the fit allows (s is held at {SCALE_BOUNDS[1]:g}): "
             "nearly a straight line, so read the curve and not its parameters"
         )
     reached = found.w_min + (1.0 - found.w_min) * _highest_share(found, sign)
     if reached < REACHED:
         end = "at the end" if sign > 0 else "at the start"
-        return "ok", f"the weight does not reach 1 inside the trace: it is {reached:.2f} {end}"
-    return "ok", None
+        remarks.append(f"the weight does not reach 1 inside the trace: it is {reached:.2f} {end}")
+    return status, "; ".join(remarks) or None
 
 
 def _highest_share(found: Parameters, sign: Sign) -> float:

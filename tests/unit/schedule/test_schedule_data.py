@@ -91,3 +91,44 @@ def test_the_order_of_candidates_changes_nothing() -> None:
         assert sorted(zip(one.r, one.y, one.share, strict=True)) == sorted(
             zip(other.r, other.y, other.share, strict=True)
         )
+
+
+def test_missing_and_nan_values_of_the_tables_are_dropped_and_counted() -> None:
+    arms = [["child:1", "child:2", "control"]] * 5
+    labels = {
+        "candidate_id": list("abcde"),
+        "problem_id": list("pqrst"),
+        "r": [float("nan"), None, 0.3, 0.4, 0.5],
+        "arms": arms,
+        "successes": [[1, 2, 3], [1, 2, 3], [0, 0, 0], [1, 2, 0], [1, 2, 3]],
+        "samples": [[3, 3, 3], [3, 3, 3], [0, 3, 3], [3, 3, 0], [3, 3, 3]],
+        "label": [None, float("nan"), "gray", None, "diversity"],
+    }
+    found = {
+        "candidate_id": list("de"),
+        "child_ids": [[1, 2], [1, 2]],
+        "child_teacher": [[float("nan"), float("nan")], [0.5, 0.25]],
+    }
+    data = LabelledCandidates.from_tables(labels, found)
+    counts = {name: observe(data, name).counts for name in ESTIMANDS}
+    assert all(count["dropped_no_position"] == 2 for count in counts.values())
+    assert counts["viability"]["dropped_children_without_samples"] == 1
+    assert counts["viability"]["dropped_too_few_children"] == 1
+    assert counts["relative"]["dropped_no_control"] == 1
+    assert counts["binary"]["dropped_gray"] == 1
+    assert counts["binary"]["dropped_unlabelled"] == 1
+    assert counts["teacher-weighted"]["dropped_no_teacher_probability"] == 1
+    assert {name: count["used"] for name, count in counts.items()} == {
+        "viability": 2,
+        "relative": 1,
+        "binary": 1,
+        "teacher-weighted": 1,
+    }
+
+
+def test_empty_tables_are_no_candidates() -> None:
+    keys = ("candidate_id", "problem_id", "r", "arms", "successes", "samples", "label")
+    data = LabelledCandidates.from_tables({key: [] for key in keys})
+    for name in ESTIMANDS:
+        rows = observe(data, name)
+        assert (rows.r.size, rows.n_problems, rows.counts["used"]) == (0, 0, 0)

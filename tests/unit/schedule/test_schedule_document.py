@@ -6,16 +6,18 @@ import json
 from importlib.resources import files
 
 import jsonschema
+import numpy as np
 import pytest
 
 from branchdiag.errors import UsageError
 from branchdiag.schedule import PRESETS, Schedule
+from branchdiag.stats.bootstrap import draw_multiplicities
 from branchdiag.stats.schedule_band import FitSettings
 from branchdiag.stats.schedule_data import ESTIMANDS
 from branchdiag.stats.schedule_document import make_document, run_provenance, to_schedule
 from branchdiag.stats.schedule_fit import fit_schedule
 from branchdiag.stats.schedule_status import STATUSES
-from tests.unit.schedule.planted_schedules import horizon, level, plant, shape
+from tests.unit.schedule.planted_schedules import candidates, horizon, level, plant, shape
 
 SCHEMA = json.loads(files("branchdiag").joinpath("schedule_schema.json").read_text("utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -28,7 +30,10 @@ MANIFEST = {
         "teacher": {"name": "org/m", "revision": None, "content_id": "c"},
         "data_id": "d",
     },
-    "phases": {"A": {"fingerprint": "fp1:a", "status": "complete"}, "G": {"status": "started"}},
+    "phases": {
+        "A": {"fingerprint": "fp1:a", "status": "complete", "failed": 2},
+        "G": {"status": "started", "failed": 1},
+    },
 }
 
 
@@ -44,7 +49,7 @@ def fitted():
 def test_the_schema_is_one_and_lists_what_the_code_knows() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     properties = SCHEMA["properties"]
-    assert properties["status"]["enum"] == list(STATUSES)
+    assert properties["status"]["enum"] == [*STATUSES, None]
     assert set(properties["estimand"]["enum"]) == set(ESTIMANDS)
     assert set(properties["preset"]["enum"]) == {*PRESETS, None}
 
@@ -83,6 +88,9 @@ def test_the_schema_refuses_what_the_code_refuses(fitted) -> None:
         {"direction": "none"},
         {"status": "flat"},
         {"status": "fine"},
+        {"status": None},
+        {"preset": "mild"},
+        {"origin": "preset"},
         {"fits": {}},
     ):
         assert not VALIDATOR.is_valid(good | change), change
@@ -95,6 +103,7 @@ def test_the_document_says_where_it_comes_from(fitted) -> None:
     assert document["origin"] == "fit"
     assert document["model"] == {"name": "org/m", "revision": "abc", "content_id": "c"}
     assert document["run"]["fingerprints"] == {"A": "fp1:a"}
+    assert document["run"]["failed_units"] == 2
     assert document["estimand"] == "viability"
     assert document["estimand_named"] is False
     assert document["band"] == document["fits"]["viability"]["band"]
@@ -102,6 +111,8 @@ def test_the_document_says_where_it_comes_from(fitted) -> None:
     curves = document["fits"]["relative"]["curves"]
     assert curves["quantity"] == "ratio to the control"
     assert sum(curves["data"]["n"]) == document["fits"]["relative"]["counts"]["used"]
+    for data in (curves["data"], document["control"]["data"]):
+        assert all(a < y < b for a, y, b in zip(data["low"], data["y"], data["high"], strict=True))
     # Isotonic both ways; the one against the data is flat.
     rising, falling = (curves[f"isotonic_{way}"]["y"] for way in ("increasing", "decreasing"))
     assert rising == sorted(rising)
@@ -121,7 +132,39 @@ def test_a_preset_is_taken_knowingly_beside_the_fit(fitted) -> None:
     VALIDATOR.validate(document)
     assert (document["w_min"], document["tau"], document["s"]) == PRESETS["sharp"]
     assert (document["origin"], document["preset"]) == ("preset", "sharp")
-    assert document["status"] == fitted.status
+    assert document["status"] is None
+    assert document["band"] is None
+    assert "sharp, taken knowingly: not fitted" in document["reason"]
+    assert f"the fit to this run is {fitted.status}" in document["reason"]
     assert document["fits"] == make_document(fitted)["fits"]
     with pytest.raises(UsageError, match="no preset"):
         make_document(fitted, preset="harsh")
+
+
+def test_bins_of_a_ratio_are_sums_over_sums_with_a_band_of_problems() -> None:
+    # Four candidates a problem at four positions: a bin is one of them from every problem.
+    generator = np.random.default_rng(0)
+    successes = generator.binomial(6, [0.9, 0.5, 0.6, 0.7], (48, 4))
+    data = candidates(np.tile([0.1, 0.2, 0.8, 0.9], 12), np.repeat(np.arange(12), 4), successes)
+    found = make_document(fit_schedule(data, settings=QUICK))["fits"]["relative"]["curves"]["data"]
+    # Inside a problem every candidate has as many samples, so all weigh the same.
+    children = successes[:, 1:].sum(axis=1).reshape(12, 4) / 18
+    controls = successes[:, 0].reshape(12, 4) / 6
+    np.testing.assert_allclose(found["r"], [0.1, 0.2, 0.8, 0.9])
+    np.testing.assert_allclose(found["y"], children.sum(0) / controls.sum(0))
+    assert found["n"] == [12, 12, 12, 12]
+    (drawn,) = draw_multiplicities(12, resamples=QUICK.slope_resamples, seed=QUICK.seed)
+    ratios = np.array([(times @ children) / (times @ controls) for times in drawn])
+    low, high = np.quantile(ratios, [0.025, 0.975], axis=0)
+    np.testing.assert_allclose(found["low"], low)
+    np.testing.assert_allclose(found["high"], high)
+
+
+def test_a_bin_without_a_free_success_has_no_ratio() -> None:
+    successes = np.array([[0, 1, 1, 1], [4, 4, 4, 4], [5, 4, 2, 2], [6, 6, 5, 4]] * 3)
+    data = candidates(np.tile([0.1, 0.2, 0.8, 0.9], 3), np.repeat([0, 1, 2], 4), successes)
+    document = make_document(fit_schedule(data, settings=QUICK))
+    VALIDATOR.validate(json.loads(json.dumps(document, allow_nan=False)))
+    curves = document["fits"]["relative"]["curves"]
+    np.testing.assert_allclose(curves["data"]["r"], [0.2, 0.8, 0.9])
+    assert len(document["control"]["data"]["r"]) == 4

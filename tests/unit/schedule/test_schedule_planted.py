@@ -14,11 +14,18 @@ from scipy.stats import t as student
 
 from branchdiag.stats.arms import Arms
 from branchdiag.stats.estimate import Estimate
-from branchdiag.stats.schedule_band import GRID, FitSettings, expanded_level
+from branchdiag.stats.schedule_band import (
+    GRID,
+    FitSettings,
+    Replicates,
+    expanded_level,
+    parameter_intervals,
+)
 from branchdiag.stats.schedule_curve import Parameters
 from branchdiag.stats.schedule_data import ESTIMANDS, LabelledCandidates
 from branchdiag.stats.schedule_document import make_document, to_schedule
 from branchdiag.stats.schedule_fit import fit_estimand, fit_schedule
+from branchdiag.stats.schedule_refit import Refits
 from branchdiag.stats.schedule_status import of_parameters
 from tests.unit.schedule.planted_schedules import (
     candidates,
@@ -164,6 +171,9 @@ def test_the_status_of_parameters_is_by_where_they_lie(found, status) -> None:
 def test_a_weight_that_does_not_reach_one_is_said() -> None:
     assert "0.70 at the end" in of_parameters(Parameters(0.9, 0.4, 1.0, 0.1), 1)[1]
     assert "0.70 at the start" in of_parameters(Parameters(0.9, 0.4, 0.0, 0.1), -1)[1]
+    gradual = of_parameters(Parameters(0.9, 0.4, 0.5, 1.0), 1)[1]
+    assert "straight line" in gradual
+    assert "0.77 at the end" in gradual
     assert of_parameters(Parameters(0.9, 0.4, 0.4, 0.1), 1)[1] is None
 
 
@@ -200,6 +210,28 @@ def test_many_failed_resamples_leave_no_band_and_a_reason() -> None:
     assert 0.2 < band.n_failed / band.resamples < 0.5
 
 
+def test_many_failed_resamples_leave_the_parameters_without_intervals() -> None:
+    theta = np.random.default_rng(0).normal(size=(100, 4))
+    refits = Refits(np.ones(100, bool), np.ones(100, np.int64), theta)
+    for n_failed in (10, 11):
+        replicates = Replicates(refits, np.arange(100) < n_failed)
+        found = parameter_intervals(
+            Parameters(0.9, 0.4, 0.3, 0.1), 1, replicates, level=0.95, max_failed_share=0.1
+        )
+        assert [estimate.has_interval for estimate in found.values()] == [n_failed == 10] * 3
+        assert found["tau"].value == 0.3
+    assert "11 of 100 resamples could not be fitted" in found["tau"].reason
+
+
+def test_a_rise_that_turns_round_against_the_control_is_the_horizons() -> None:
+    child, control = shape(0.5, 0.4, 0.1, top=0.6), shape(0.3, 0.4, 0.1, top=0.95)
+    fitted = fit(child, control, n_problems=200, problem_sd=0.3)
+    ways = {name: one.direction for name, one in fitted.fits.items()}
+    assert ways == {"viability": "increasing", "relative": "decreasing"}
+    assert (fitted.status, fitted.direction, fitted.w_min) == ("horizon_only", "none", 1.0)
+    assert "does the opposite" in fitted.reason
+
+
 @pytest.mark.parametrize("n_problems", [3, 5, 61])
 def test_ends_are_moved_out_to_what_a_mean_would_need(n_problems) -> None:
     # Plain percentiles of a mean are value +- z sd sqrt((P - 1) / P) / sqrt(P); Student's interval
@@ -216,6 +248,7 @@ def test_equal_seeds_give_equal_results() -> None:
     assert one == two
 
 
+@pytest.mark.slow
 def test_a_complete_fit_of_the_papers_size_takes_well_under_a_minute() -> None:
     start = time.process_time()
     fitted = fit_schedule(plant(RISING, level(0.9), seed=0))
@@ -249,7 +282,7 @@ def any_candidates(draw) -> LabelledCandidates:
 
 
 @given(any_candidates(), st.sampled_from(ESTIMANDS))
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_data_make_it_crash_or_write_nan(data, estimand) -> None:
     few = FitSettings(resamples=12, permutations=50, slope_resamples=20)
     document = make_document(fit_schedule(data, estimand=estimand, settings=few))

@@ -210,3 +210,16 @@ def test_the_module_loads_neither_numpy_nor_torch() -> None:
     code = "import sys, branchdiag.schedule; print({'numpy', 'torch', 'scipy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_the_package_gives_it_without_loading_what_it_does_not_need() -> None:
+    code = """
+import sys, branchdiag
+schedule = branchdiag.Schedule.preset("mild")
+assert not {"numpy", "torch"} & set(sys.modules)
+import numpy as np
+assert schedule.weights(np.ones((2, 3))).shape == (2, 3)
+assert "torch" not in sys.modules
+assert not hasattr(branchdiag, "Schedul")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
