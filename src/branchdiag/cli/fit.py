@@ -51,19 +51,20 @@ def fit_schedule(
     as_json: Json = False,
 ) -> None:
     """Fit token weights to a run's labels, with a band; flat or too few data give weight 1."""
+    from rich.console import Console
+
     from branchdiag.pipeline.fitting import fit_run
 
-    written = fit_run(
-        run,
-        estimand=estimand.value if estimand else None,
-        preset=preset.value if preset else None,
-        out=out,
-    )
+    with Console(stderr=True).status("fitting"):  # shows on a terminal alone
+        written = fit_run(
+            run,
+            estimand=estimand.value if estimand else None,
+            preset=preset.value if preset else None,
+            out=out,
+        )
     if as_json:
         print(json.dumps(written.document, indent=2, allow_nan=False))
         return
-    from rich.console import Console
-
     from branchdiag.report.schedule_terminal import print_schedule
 
     print_schedule(written.document, [str(p) for p in (out, *written.figures)], Console())

@@ -79,7 +79,7 @@ def draw_schedule(schedule: Schedule, fitted: FittedSchedule | None) -> Figure:
 
 
 def headline(document: dict[str, Any]) -> str:
-    """What the file says, in a sentence: status, shape and reason."""
+    """What the file says, in a sentence or two: status, shape and reason."""
     if document.get("origin") == "preset":
         said = f"preset {document['preset']}, not fitted"
     else:
@@ -92,7 +92,7 @@ def headline(document: dict[str, Any]) -> str:
             f"tau {document['tau']:.2f}, s {document['s']:.2f}"
         )
     reason = document.get("reason")
-    return f"{said}: {shape}" + (f" ({reason})" if reason else "")
+    return f"{said}: {shape}." + (f" {reason[0].upper()}{reason[1:]}." if reason else "")
 
 
 def _success_panel(axes: Axes, fitted: FittedSchedule, document: dict[str, Any]) -> None:
@@ -100,7 +100,8 @@ def _success_panel(axes: Axes, fitted: FittedSchedule, document: dict[str, Any])
     estimand = "viability" if fitted.estimand == "relative" else fitted.estimand
     axes.set_title("Success along the trace")
     entry, rows = document["fits"][estimand], fitted.fits[estimand].rows
-    curves, control = entry["curves"], document["control"]
+    curves = entry["curves"]
+    control = None if estimand == "binary" else document["control"]  # a rate of another thing
     if curves is None:
         say_missing(axes, entry["reason"] or "no candidate can be used")
         return

@@ -62,6 +62,12 @@ def test_what_is_missing_is_said_and_weight_one_is_drawn(data) -> None:
         assert names_of(axes) or "not computed" in axes.texts[0].get_text()
 
 
+def test_candidates_are_not_drawn_against_a_rate_of_samples() -> None:
+    (success, *_), _ = panels_of(RISING, estimand="binary")
+    assert "control" not in names_of(success)
+    assert success.get_ylabel() == "candidates not real-uncertain"
+
+
 def test_a_preset_alone_is_one_panel() -> None:
     figure = draw_schedule(Schedule.preset("sharp"), None)
     (weight,) = figure.axes
