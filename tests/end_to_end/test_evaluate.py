@@ -155,6 +155,19 @@ def test_other_settings_are_a_conflict_that_names_them(
     assert "did you mean sampling.temperature?" in err
 
 
+def test_models_are_taken_out_and_put_back_without_sampling(
+    again: Callable[..., tuple[int, str, str]], evaluation: Path, tmp_path: Path
+) -> None:
+    status, out, err = again("--json", models=("bundled",))
+    assert status == 0, err
+    assert [model["label"] for model in json.loads(out)["models"]] == ["bundled"]
+    assert json.loads(out)["differences"] == []
+    status, out, err = again("--json")
+    assert status == 0, err
+    assert len(json.loads(out)["models"]) == 2
+    assert rows(tmp_path / "copy") == rows(evaluation)
+
+
 def test_regrade_takes_no_sample_and_needs_no_model(
     again: Callable[..., tuple[int, str, str]], evaluation: Path, tmp_path: Path
 ) -> None:

@@ -18,9 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-
-RATES = ("truncated", "formatted")
 
 
 @dataclass(frozen=True)
@@ -87,14 +84,15 @@ def pass_at_k(n: int, correct: npt.ArrayLike, k: int) -> FloatArray:
 
 
 def problem_values(counts: Counts) -> dict[str, FloatArray]:
-    """Every metric of every problem, (S, P), by name: avg@N, maj@N, pass@1 ... pass@N, tokens,
-    truncated, formatted.
+    """Every metric of every problem, (S, P), by name: avg@N, pass@N, maj@N, pass@1 ...
+    pass@(N-1), tokens, truncated, formatted.
     """
     n = counts.n
     return {
         f"avg@{n}": counts.correct / n,
+        f"pass@{n}": pass_at_k(n, counts.correct, n),
         f"maj@{n}": counts.majority,
-        **{f"pass@{k}": pass_at_k(n, counts.correct, k) for k in range(n, 0, -1)},
+        **{f"pass@{k}": pass_at_k(n, counts.correct, k) for k in range(1, n)},
         "tokens": counts.tokens / n,
         "truncated": counts.truncated / n,
         "formatted": counts.formatted / n,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,14 +113,7 @@ def resolve_models(
     labels = {model.content_id: model.label for model in former}
     new = _short_names([m.name for m in found if m.content_id not in labels], set(labels.values()))
     return tuple(
-        EvaluatedModel(
-            labels.get(model.content_id) or new[model.name],
-            model.name,
-            model.base,
-            model.adapter,
-            model.content_id,
-        )
-        for model in found
+        replace(model, label=labels.get(model.content_id) or new[model.name]) for model in found
     )
 
 
@@ -144,8 +137,10 @@ def _resolve(name: str, former: Sequence[EvaluatedModel], trust: bool) -> Evalua
         directory = str(path.absolute())
         return EvaluatedModel("", os.path.normpath(directory), base, directory, content_id)
     base = _resolve_base(name, former, trust)
-    given = str(path.resolve()) if name != BUNDLED and path.is_dir() else name
-    return EvaluatedModel("", given, base, None, base.content_id)
+    model = EvaluatedModel("", name, base, None, base.content_id)
+    if is_bundled(model):
+        return replace(model, name=BUNDLED)  # an adapter names it by its path
+    return replace(model, name=str(path.resolve())) if path.is_dir() else model
 
 
 def _resolve_base(name: str, former: Sequence[EvaluatedModel], trust: bool) -> ResolvedModel:

@@ -46,6 +46,7 @@ def test_without_names_the_base_stands_beside_its_newest_adapter(tmp_path: Path)
     assert default_names(tmp_path) == ["bundled"]
     adapter = write_adapter(tmp_path / "opsd")
     base, named = resolve_models(default_names(tmp_path))
+    assert (base.label, named.label) == ("bundled", "opsd")
     assert (base.adapter, named.adapter) == (None, str(adapter))
     assert is_bundled(base)
     assert is_bundled(named)
