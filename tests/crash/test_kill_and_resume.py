@@ -32,6 +32,8 @@ KILLS = [
     ("E", "before", 70),
     ("F", "after", 1),  # grades are there, the labels of the same candidates are not
     ("F", "before", 4),
+    ("S", "after", 1),
+    ("S", "before", 2),
     ("G", "before", 1),
     ("G", "after", 1),  # scores are there, curves are not
 ]

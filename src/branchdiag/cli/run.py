@@ -116,7 +116,9 @@ def run_all(
 
 
 def run_phases(
-    phases: Annotated[str, typer.Argument(metavar="PHASE[-PHASE]", help="For example A or B-D.")],
+    phases: Annotated[
+        str, typer.Argument(metavar="PHASE[-PHASE]", help="For example A, B-D, or S (signals).")
+    ],
     model: Model = None,
     teacher: Teacher = None,
     problems: Problems = None,
@@ -139,16 +141,18 @@ def run_phases(
 
 
 def parse_phases(text: str) -> str:
-    """`A`, `B-D` -> the letters of the range.
+    """`A`, `B-D` -> the letters of the range; `S`, a side stage, stands alone.
 
     Raises:
         UsageError: no such range.
     """
+    if text.strip().upper() == "S":
+        return "S"
     match = re.fullmatch(r"([A-G])(?:-([A-G]))?", text.strip().upper())
     if not match or (match[2] and match[2] < match[1]):
         raise UsageError(
             f"no phase or range of phases: {text}",
-            fix="a letter from A to G, or a range such as B-D",
+            fix="a letter from A to G, a range such as B-D, or S for the signals",
         )
     return LETTERS[LETTERS.index(match[1]) : LETTERS.index(match[2] or match[1]) + 1]
 
@@ -219,7 +223,10 @@ def _run(
 
     if restart_from is not None:
         restart_from = parse_phases(restart_from)[0]
-    request = dataclasses.replace(request, phases=tuple(phases), restart_from=restart_from)
+    from branchdiag.phases import with_side_stages
+
+    letters = tuple(with_side_stages(phases))
+    request = dataclasses.replace(request, phases=letters, restart_from=restart_from)
     if dry_run:
         _print_plan(request, as_json)
         return

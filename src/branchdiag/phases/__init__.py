@@ -1,4 +1,6 @@
-"""Phases A to G, in order. Each module holds one; none imports another."""
+"""Phases A to G and the side stages, in the order they run. Each module holds one; none imports
+another.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,27 @@ from branchdiag.phases import (
     e_continue,
     f_label,
     g_report,
+    s_signals,
 )
 from branchdiag.phases.base import Phase
 
 PHASES: dict[str, Phase] = {
     module.PHASE.letter: module.PHASE
-    for module in (a_spine, b_teacher, c_candidates, d_dropout, e_continue, f_label, g_report)
+    for module in (
+        a_spine,
+        b_teacher,
+        c_candidates,
+        d_dropout,
+        e_continue,
+        f_label,
+        s_signals,
+        g_report,
+    )
 }
+SIDE = ("S",)
+"""Side stages: no phase of A to F reads them, G does."""
+
+
+def with_side_stages(letters: str) -> str:
+    """The letters of phases to run, with the side stages before G where G is among them."""
+    return letters.replace("G", "".join(SIDE) + "G")

@@ -27,6 +27,9 @@ DIVERSITY, REAL_UNCERTAIN, GRAY = "diversity", "real_uncertain", "gray"
 
 Unit: TypeAlias = tuple[str | int, ...]
 Rows: TypeAlias = Mapping[str, Sequence[Mapping[str, Any]]]
+Fill: TypeAlias = Callable[
+    ["Context", Sequence[Mapping[str, Any]], Sequence[str]], list[dict[str, Any]]
+]
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Phase:
         needs_model: whether it loads a model (and so may hold a GPU).
         units: every unit the phase should have, in order.
         work: owed units -> outcomes, in any order.
+        fill: rows of a part that is older than some columns, and those columns' names -> the same
+            rows with them. None: its tables' columns come with their rows alone.
     """
 
     letter: str
@@ -79,6 +84,7 @@ class Phase:
     needs_model: bool
     units: Callable[[Context], list[Unit]]
     work: Callable[[Context, Sequence[Unit]], Generator[Outcome]]
+    fill: Fill | None = None
 
 
 @dataclass

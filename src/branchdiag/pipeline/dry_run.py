@@ -56,6 +56,7 @@ def make_plan(request: RunRequest) -> dict[str, Any]:
             "D": n,
             "E": samples,
             "F": candidates,
+            "S": n,
             "G": 1,
         },
         "tokens_at_most": {
@@ -63,6 +64,7 @@ def make_plan(request: RunRequest) -> dict[str, Any]:
             "B": 2 * (sum(prompts) + positions),
             "D": (1 + protocol.dropout.samples) * (sum(prompts) + positions),
             "E": samples * continuation,
+            "S": 2 * (sum(prompts) + positions),
         },
         "memory_bytes": {
             "parameters": sizes.parameters,

@@ -63,6 +63,7 @@ def run_phase(context: Context, phase: Phase, reporter: Reporter, guard: Guard) 
         if not phase.unit:
             context.run.table(name).remove()
         context.run.table(name).create()
+    _fill(context, phase, guard)
     units = phase.units(context)
     done = done_units(context.run, phase) if phase.unit else set()
     owed = [unit for unit in units if unit not in done]
@@ -99,6 +100,19 @@ def run_phase(context: Context, phase: Phase, reporter: Reporter, guard: Guard) 
         tokens=checkpoint.tokens,
         wall_s=time.monotonic() - started,
     )
+
+
+def _fill(context: Context, phase: Phase, guard: Guard) -> None:
+    """Bring parts that are older than some columns up to date, a part at a time."""
+    if phase.fill is None:
+        return
+    for name in phase.writes:
+        table = context.run.table(name)
+        for path, columns in table.lacking().items():
+            context.note(f"  {name}: {path.name} lacks {', '.join(columns)}; adding that alone")
+            rows = phase.fill(context, table.part_rows(path), columns)
+            with guard.shielded():
+                table.replace_part(path, rows)
 
 
 class _Checkpoint:

@@ -71,6 +71,27 @@ def dependents(letter: str) -> tuple[str, ...]:
     return tuple(name for name in PHASES if name in reached)
 
 
+def outdated(
+    stored: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Mapping[str, Any]]
+) -> tuple[str, ...]:
+    """Phases of one unit whose settings are as they were, but not their code or what they read.
+
+    Such a phase holds nothing that was dear to make: it is made anew and is no conflict.
+    """
+    own = ("version", "schemas", "reads")
+    letters = []
+    for letter, phase in PHASES.items():
+        old = stored.get(letter, {}).get("content")
+        if phase.unit or old is None or fingerprint(old) == fingerprint(wanted[letter]):
+            continue
+        kept = [
+            {k: v for k, v in content.items() if k not in own} for content in (old, wanted[letter])
+        ]
+        if fingerprint(kept[0]) == fingerprint(kept[1]):
+            letters.append(letter)
+    return tuple(letters)
+
+
 def check(
     stored: Mapping[str, Mapping[str, Any]],
     wanted: Mapping[str, Mapping[str, Any]],
@@ -84,9 +105,10 @@ def check(
     """
     lines: list[str] = []
     first: str | None = None
+    anew = outdated(stored, wanted)
     for letter in letters:
         old = stored.get(letter, {}).get("content")
-        if old is None or fingerprint(old) == fingerprint(wanted[letter]):
+        if old is None or letter in anew or fingerprint(old) == fingerprint(wanted[letter]):
             continue
         first = first or letter
         own_old = {key: value for key, value in old.items() if key != "reads"}

@@ -41,7 +41,7 @@ class RunRequest:
     seed: int
     out: Path
     restart_from: str | None = None
-    phases: tuple[str, ...] = ("A", "B", "C", "D", "E", "F", "G")
+    phases: tuple[str, ...] = ("A", "B", "C", "D", "E", "F", "S", "G")
     progress: str = "auto"
     command: str = "branchdiag run-all"
 

@@ -21,7 +21,7 @@ from branchdiag.errors import Incomplete
 from branchdiag.phases import PHASES
 from branchdiag.phases.base import Context, Phase
 from branchdiag.pipeline.durable import PhaseResult, run_phase
-from branchdiag.pipeline.fingerprints import check, contents, dependents
+from branchdiag.pipeline.fingerprints import check, contents, dependents, outdated
 from branchdiag.pipeline.inputs import Inputs, RunRequest, resolve_inputs, store_problems
 from branchdiag.pipeline.progress import Reporter, create_reporter
 from branchdiag.pipeline.signals import Guard
@@ -65,7 +65,8 @@ def execute(request: RunRequest) -> RunOutcome:
     if existing and request.restart_from is None:
         phases = existing.manifest.get("phases", {})
         check(phases, wanted, PHASES, request.out)
-        if _complete(phases, request.phases):
+        owed = {*outdated(phases, wanted), *_lacking_columns(existing)}
+        if _complete(phases, request.phases) and not owed & set(request.phases):
             return RunOutcome(request.out, nothing_to_do=True, failed_units=0)
     guard = Guard()
     with guard.installed():
@@ -123,6 +124,8 @@ def _run_phases(
     context = make_context(run, request, inputs, reporter)
     context.check_teacher()
     _owe_what_is_damaged(run)
+    for letter in (*outdated(run.manifest["phases"], wanted), *_lacking_columns(run)):
+        _owe(run, letter)
     failed = 0
     for letter in request.phases:
         phase = PHASES[letter]
@@ -148,9 +151,24 @@ def _owe_what_is_damaged(run: RunDirectory) -> None:
             if letter in run.manifest["phases"] and table.exists():
                 table.check()
         if any(table.set_aside for table in tables):
-            for name in dependents(letter):
-                if name in run.manifest["phases"]:
-                    run.manifest["phases"][name]["status"] = "owed"
+            _owe(run, letter)
+
+
+def _lacking_columns(run: RunDirectory) -> list[str]:
+    """Phases that can add columns to older rows, where a part is older than some of them."""
+    return [
+        letter
+        for letter, phase in PHASES.items()
+        if phase.fill and letter in run.manifest.get("phases", {})
+        if any(run.table(name).lacking() for name in phase.writes)
+    ]
+
+
+def _owe(run: RunDirectory, letter: str) -> None:
+    """A phase owes rows, and so may what reads it."""
+    for name in dependents(letter):
+        if name in run.manifest["phases"]:
+            run.manifest["phases"][name]["status"] = "owed"
 
 
 def _complete(phases: Mapping[str, Mapping[str, Any]], letters: tuple[str, ...]) -> bool:
@@ -192,9 +210,7 @@ def _restart(run: RunDirectory, letter: str) -> None:
 def _begin(run: RunDirectory, phase: Phase, content: Mapping[str, Any]) -> None:
     """Record that a phase is under way, and that what reads it may be owed rows again."""
     record = run.manifest["phases"].setdefault(phase.letter, {})
-    for name in dependents(phase.letter):
-        if name in run.manifest["phases"]:
-            run.manifest["phases"][name]["status"] = "owed"
+    _owe(run, phase.letter)
     record.setdefault("started", _now())
     record.update(status="running", fingerprint=fingerprint(content), content=dict(content))
     run.save_manifest()

@@ -47,6 +47,7 @@ PHASE_NAMES = {
     "D": "dropout",
     "E": "continue",
     "F": "label",
+    "S": "signals",
     "G": "report",
 }
 

@@ -42,7 +42,7 @@ SCALAR_COLUMNS = (
 ID_COLUMNS = ("teacher_top_id", "student_top_id")
 """The id columns, int32 [T]."""
 
-_BLOCK_ELEMENTS = {"cpu": 2**18, "cuda": 2**23}
+BLOCK_ELEMENTS = {"cpu": 2**18, "cuda": 2**23}
 """Elements of a float64 temporary: 2 MiB fits a core's cache, 64 MiB keeps a GPU busy."""
 
 
@@ -100,7 +100,7 @@ def position_scores(
     if len(valid_ids) == 0:
         raise UsageError("the tokenizer has no valid token within the model's vocabulary")
     tokens = tokens.to(device)
-    rows = max(1, _BLOCK_ELEMENTS.get(device.type, 2**18) // width)
+    rows = max(1, BLOCK_ELEMENTS.get(device.type, 2**18) // width)
     blocks = [
         _score_block(
             teacher_logits_TV[start : start + rows, :width],

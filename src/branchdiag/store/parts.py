@@ -72,10 +72,11 @@ def read_part(path: Path, schema: TableSchema, columns: Sequence[str]) -> pa.Tab
     return pa.Table.from_arrays(arrays, schema=kept)
 
 
-def has_all_columns(path: Path, schema: TableSchema) -> bool:
-    """Whether the part has every column of today's schema; raises as `read_part`."""
+def missing_columns(path: Path, schema: TableSchema) -> list[str]:
+    """The columns of today's schema that the part is too old to have; raises as `read_part`."""
     with _opened(path) as file:
-        return len(_check_schema(file.schema_arrow, schema, path)) >= len(schema.columns)
+        present = _check_schema(file.schema_arrow, schema, path)
+    return [column.name for column in schema.columns if column.name not in present]
 
 
 @contextmanager

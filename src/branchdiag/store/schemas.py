@@ -12,6 +12,8 @@ from functools import cached_property
 
 import pyarrow as pa
 
+from branchdiag.signals import SIGNALS
+
 STRING, INTEGER, REAL, FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 TOKEN, TOKENS = pa.int32(), pa.list_(pa.int32())
 REALS, INTEGERS, STRINGS = pa.list_(pa.float64()), pa.list_(pa.int64()), pa.list_(pa.string())
@@ -229,6 +231,18 @@ LABELS = TableSchema(
     ),
 )
 
+SIGNAL_VALUES = TableSchema(
+    "signals",
+    "S",
+    ("candidate_id",),
+    (
+        _CANDIDATE,
+        _PROBLEM,
+        _POSITION,
+        *(Column(signal.name, REAL, signal.description, True) for signal in SIGNALS.values()),
+    ),
+)
+
 SCORES = TableSchema(
     "scores",
     "G",
@@ -307,6 +321,7 @@ TABLES: dict[str, TableSchema] = {
         CONTINUATIONS,
         GRADES,
         LABELS,
+        SIGNAL_VALUES,
         SCORES,
         CURVES,
         ERRORS,

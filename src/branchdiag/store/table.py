@@ -26,7 +26,7 @@ from branchdiag.store.atomic import flush_directory, temporary_name, user_errors
 from branchdiag.store.parts import (
     SCHEMA_PART,
     UnreadablePart,
-    has_all_columns,
+    missing_columns,
     part_bytes,
     part_name,
     part_number,
@@ -212,6 +212,42 @@ class Table:
             if not name.startswith((".", "_")) and name != SCHEMA_PART
         ]
 
+    def lacking(self) -> dict[Path, list[str]]:
+        """Parts that are older than some columns, with those columns' names; damaged ones left
+        out.
+        """
+        found = {}
+        for path in self.part_paths():
+            try:
+                names = missing_columns(path, self.schema)
+            except (UnreadablePart, SettingsConflict, FileNotFoundError):
+                continue  # whoever reads the rows is told
+            if names:
+                found[path] = names
+        return found
+
+    def part_rows(self, path: Path) -> list[dict[str, Any]]:
+        """The rows of one part, in its order; none where it cannot be read and was set aside."""
+        part = self._read(path, self._columns(None))
+        return [] if part is None else list(part.to_pylist())
+
+    def replace_part(self, path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write a part again with the same rows and further columns, in one step for a reader.
+
+        Raises:
+            ValueError: a row does not fit the schema, or the keys are not the part's. A bug of the
+                caller: nothing was written.
+            RuntimeError: this process may not write. A bug of the caller.
+            StorageError: the disk will not take it.
+        """
+        self._require_writing()
+        table = to_arrow(rows, self.schema)
+        former = self._read(path, self.schema.key)
+        keys = [] if former is None else key_tuples(former, self.schema)
+        if key_tuples(table, self.schema) != keys:
+            raise ValueError(f"table {self.schema.name}: the rows are not those of {path.name}")
+        write_bytes(path, part_bytes(table))
+
     def remove(self) -> None:
         """Remove the table with all its rows, in one step for every reader.
 
@@ -307,7 +343,7 @@ class Table:
 
     def _schema_part_is_current(self) -> bool:
         try:
-            return has_all_columns(self.directory / SCHEMA_PART, self.schema)
+            return not missing_columns(self.directory / SCHEMA_PART, self.schema)
         except SettingsConflict:
             # Written by another version: whether that is a conflict, the parts with rows decide.
             return bool(self.part_paths())
@@ -316,7 +352,7 @@ class Table:
 
     def _begun_by_this_version(self) -> bool:
         try:
-            has_all_columns(self.directory / SCHEMA_PART, self.schema)
+            missing_columns(self.directory / SCHEMA_PART, self.schema)
         except (SettingsConflict, UnreadablePart, FileNotFoundError):
             return False
         return True

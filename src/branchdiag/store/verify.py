@@ -35,6 +35,7 @@ _REFERENCES = (
     ("continuations", ("candidate_id", "problem_id"), "candidates"),
     ("grades", ("candidate_id", "problem_id", "arm", "sample"), "continuations"),
     ("labels", ("candidate_id", "problem_id", "position"), "candidates"),
+    ("signals", ("candidate_id", "problem_id", "position"), "candidates"),
 )
 
 # Table, column that holds a length, list columns that must have it (where they are not missing).

@@ -238,7 +238,7 @@ def test_blocks_of_rows_change_nothing(monkeypatch):
     case = random_case(7, n_positions=9)
     whole = score(*case)
     for elements in (1, 200, 10**9):
-        monkeypatch.setitem(distributions._BLOCK_ELEMENTS, "cpu", elements)
+        monkeypatch.setitem(distributions.BLOCK_ELEMENTS, "cpu", elements)
         for name, values in score(*case).items():
             np.testing.assert_array_equal(values, whole[name], err_msg=name)
 
