@@ -1,4 +1,7 @@
-"""What cannot be sampled or graded is tried again and then missing: never a wrong answer."""
+"""What cannot be sampled or graded is tried again and then missing: never a wrong answer.
+
+And a file that is not the published one is said to be another.
+"""
 
 from __future__ import annotations
 
@@ -103,3 +106,21 @@ def test_an_error_is_tried_again_within_the_same_command(
         for name in ("well", "ill")
     ]
     assert rows[0] == rows[1]
+
+
+def test_a_file_that_is_not_the_published_one_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import pandas as pd
+
+    source = write_problems(tmp_path / "set.jsonl", 2)
+    frame = pd.read_json(source, lines=True, dtype={"answer": str})[["problem", "answer"]]
+    frame.to_parquet(tmp_path / "hmmt.parquet")
+    monkeypatch.setenv("HMMT25_PARQUET_PATH", str(tmp_path / "hmmt.parquet"))
+    command = ["evaluate", "bundled", *FEW, "--problems=hmmt2025", "--json"]
+    assert call([*command, f"--out={tmp_path / 'out'}"]) == 0
+    report = json.loads(capfd.readouterr().out)
+    (benchmark,) = report["benchmarks"]
+    (file,) = benchmark["files"]
+    assert (benchmark["name"], file["as_published"]) == ("hmmt2025", False)
+    assert any(file["sha256"] in note and "as published" in note for note in report["notes"])

@@ -16,8 +16,8 @@ Models = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[MODEL_OR_ADAPTER]...",
-        help="`bundled`, a hub id, a model's or an adapter's directory; the first is what the "
-        "others are compared with. Default: the base and the newest adapter in runs/.",
+        help="`bundled`, a hub id, or the directory of a model, an adapter or a training run. "
+        "Default: the base and the newest adapter in runs/.",
     ),
 ]
 Problems = Annotated[

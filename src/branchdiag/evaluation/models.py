@@ -20,6 +20,8 @@ from branchdiag.models import ModelReference, ResolvedModel, resolve
 from branchdiag.store.fingerprint import file_hash
 
 BUNDLED = "bundled"
+ADAPTER = "adapter"
+"""Where a training run keeps its adapter; the run's own name is the one to read."""
 SEARCH_DEPTH = 3
 """How far below runs/ an adapter is looked for."""
 
@@ -30,7 +32,7 @@ class EvaluatedModel:
 
     Attributes:
         label: short name, unique in the evaluation.
-        name: as the user gave it; a path is absolute.
+        name: as the user gave it; a path is absolute, and a training run's stands for its adapter.
         base: the whole model, or the one that the adapter belongs to.
         adapter: directory of the adapter; None for a whole model.
         content_id: identity of weights, tokenizer, template and adapter.
@@ -93,7 +95,7 @@ def resolve_models(
     """Find the models' files and name each.
 
     Args:
-        names: `bundled`, a hub id, or a directory of a model or an adapter.
+        names: `bundled`, a hub id, or a directory of a model, an adapter or a training run.
         recorded: label -> `EvaluatedModel.to_dict` of an earlier command in the same directory.
         trust_remote_code: kept in the result.
 
@@ -127,6 +129,8 @@ def is_bundled(model: EvaluatedModel) -> bool:
 def _resolve(name: str, former: Sequence[EvaluatedModel], trust: bool) -> EvaluatedModel:
     """A model without its label."""
     path = Path(name).expanduser()
+    if name != BUNDLED and is_adapter(path / ADAPTER):
+        path = path / ADAPTER  # a training run is named for its result
     if name != BUNDLED and is_adapter(path):
         base = _resolve_base(base_model_of(path), former, trust)
         weights = path / WEIGHTS
@@ -134,8 +138,10 @@ def _resolve(name: str, former: Sequence[EvaluatedModel], trust: bool) -> Evalua
             raise UsageError(f"the adapter has no {WEIGHTS}", where=str(path))
         parts = (base.content_id, file_hash(path / CONFIG), file_hash(weights))
         content_id = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-        directory = str(path.absolute())
-        return EvaluatedModel("", os.path.normpath(directory), base, directory, content_id)
+        directory = os.path.normpath(path.absolute())
+        return EvaluatedModel(
+            "", directory.removesuffix(f"/{ADAPTER}"), base, directory, content_id
+        )
     base = _resolve_base(name, former, trust)
     model = EvaluatedModel("", name, base, None, base.content_id)
     if is_bundled(model):

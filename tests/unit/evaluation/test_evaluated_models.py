@@ -55,12 +55,23 @@ def test_without_names_the_base_stands_beside_its_newest_adapter(tmp_path: Path)
 
 def test_labels_are_the_shortest_that_tell_models_apart(tmp_path: Path) -> None:
     names = [
-        str(write_adapter(tmp_path / run / "adapter", run.encode())) for run in ("opsd", "pw-opsd")
+        str(write_adapter(tmp_path / run / "final", run.encode())) for run in ("opsd", "pw-opsd")
     ]
     labels = [model.label for model in resolve_models(["bundled", *names])]
-    assert labels == ["bundled", "opsd/adapter", "pw-opsd/adapter"]
-    assert [m.label for m in resolve_models(names[:1])] == ["adapter"]
-    assert default_directory(labels) == Path("runs/evaluate-bundled+opsd-adapter+pw-opsd-adapter")
+    assert labels == ["bundled", "opsd/final", "pw-opsd/final"]
+    assert [m.label for m in resolve_models(names[:1])] == ["final"]
+    assert default_directory(labels) == Path("runs/evaluate-bundled+opsd-final+pw-opsd-final")
+
+
+def test_a_training_run_is_named_by_its_directory_and_stands_for_its_adapter(
+    tmp_path: Path,
+) -> None:
+    adapter = write_adapter(tmp_path / "train-pw" / "adapter")
+    by_run, by_adapter = (
+        resolve_models([str(path)])[0] for path in (tmp_path / "train-pw", adapter)
+    )
+    assert by_run == by_adapter
+    assert (by_run.label, by_run.adapter) == ("train-pw", str(adapter))
 
 
 def recorded(models: tuple[EvaluatedModel, ...]) -> dict[str, dict[str, object]]:
@@ -68,11 +79,11 @@ def recorded(models: tuple[EvaluatedModel, ...]) -> dict[str, dict[str, object]]
 
 
 def test_a_label_stays_when_models_are_added(tmp_path: Path) -> None:
-    first = str(write_adapter(tmp_path / "a" / "adapter", b"a"))
-    second = str(write_adapter(tmp_path / "b" / "adapter", b"b"))
+    first = str(write_adapter(tmp_path / "a" / "final", b"a"))
+    second = str(write_adapter(tmp_path / "b" / "final", b"b"))
     before = resolve_models([first])
     after = resolve_models([second, first], recorded(before))
-    assert [model.label for model in after] == ["b/adapter", "adapter"]
+    assert [model.label for model in after] == ["b/final", "final"]
 
 
 def test_a_moved_model_is_the_same_and_a_changed_one_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,47 @@
+"""The merged weights that vLLM is given are those that the transformers engine samples from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from branchdiag.adapters import merged_model
+from branchdiag.bundled import model_path
+from branchdiag.evaluation.models import resolve_models
+from branchdiag.evaluation.sampling import merged_directory
+from branchdiag.models import load_model, load_tokenizer, stop_token_ids
+from branchdiag.protocol import EngineSettings
+
+
+def test_merged_weights_on_disk_are_those_in_memory_and_are_removed(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    adapted = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(model_path()),
+        LoraConfig(r=2, target_modules=["q_proj", "down_proj"]),
+    )
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    adapted.save_pretrained(tmp_path / "adapter")
+    (model,) = resolve_models([str(tmp_path / "adapter")])
+    settings = EngineSettings(device="cpu", dtype="float32")
+    ids = torch.arange(20, 60).unsqueeze(0)
+    with torch.no_grad():
+        base = load_model(model.base, settings)
+        plain = base(ids).logits
+        expected = merged_model(base, str(model.adapter))(ids).logits
+        with merged_directory(model, tmp_path) as merged:
+            found = load_model(merged, settings)(ids).logits
+            tokenizers = [load_tokenizer(resolved) for resolved in (merged, model.base)]
+            assert tokenizers[0].get_vocab() == tokenizers[1].get_vocab()
+            assert tokenizers[0].chat_template == tokenizers[1].chat_template
+            assert stop_token_ids(merged, tokenizers[0]) == stop_token_ids(
+                model.base, tokenizers[1]
+            )
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert not torch.allclose(found, plain, atol=1e-2)
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
