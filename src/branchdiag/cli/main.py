@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from branchdiag.cli import evaluate, fit, look, run
+from branchdiag.cli import evaluate, fit, look, run, train
 from branchdiag.errors import BranchdiagError
 from branchdiag.pipeline.signals import Guard, Interrupted
 
@@ -33,7 +33,9 @@ app.command("verify")(look.verify)
 app.command("doctor")(look.doctor)
 app.command("protocol")(look.protocol)
 app.command("fit-schedule")(fit.fit_schedule)
+app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("merge")(train.merge)
 
 
 def _version(value: bool) -> None:

@@ -8,7 +8,7 @@ stays the token it is.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 Key: TypeAlias = tuple[str | int, ...]
@@ -49,6 +49,8 @@ class Completion:
     token_ids: tuple[int, ...]
     finish_reason: Literal["stop", "length", "error"]
     error: str | None = None
+    stop_id: int | None = field(default=None, compare=False)
+    """The EOS that ended it, where one did and the engine says which."""
 
 
 class Engine(Protocol):

@@ -198,7 +198,7 @@ class GroupDecoder:
         if token < 0:
             return Completion(key, (), "error", "the model's logits are not finite")
         if token in self.stop_ids:
-            return Completion(key, tuple(row.tokens), "stop")
+            return Completion(key, tuple(row.tokens), "stop", stop_id=token)
         row.tokens.append(token)
         if len(row.tokens) == row.budget:
             return Completion(key, tuple(row.tokens), "length")

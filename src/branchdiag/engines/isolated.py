@@ -117,6 +117,9 @@ def _serve(connection: Connection, engine: Any) -> None:
             for completion in engine.generate(requests, owed):
                 connection.send(("completion", completion))
             connection.send(("done", None))
+        elif kind == "use_adapter":
+            engine.use_adapter(*value)
+            connection.send(("taken", None))
         elif kind == "describe":
             connection.send(("description", engine.describe()))
         elif kind == "close":

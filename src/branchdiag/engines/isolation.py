@@ -48,6 +48,7 @@ class IsolatedEngine:
         factory: "module:function" that makes the engine.
         arguments: its keyword arguments (picklable).
         log_path: file that the child's output is appended to; None discards it.
+        environment: the child's variables; None: this process's.
     """
 
     def __init__(
@@ -57,8 +58,10 @@ class IsolatedEngine:
         arguments: Mapping[str, Any],
         *,
         log_path: str | os.PathLike[str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
+        self._environment = environment
         self._order = (factory, dict(arguments))
         self._log_path = None if log_path is None else Path(log_path)
         self._process: subprocess.Popen[bytes] | None = None
@@ -87,6 +90,11 @@ class IsolatedEngine:
         finally:
             if not done:  # whatever is still on its way belongs to nobody
                 self._kill()
+
+    def use_adapter(self, directory: str, number: int) -> None:
+        """As the engine's own `use_adapter`, where it has one."""
+        self._send(("use_adapter", (directory, number)))
+        self._receive()
 
     def describe(self) -> dict[str, Any]:
         """What the engine says of itself."""
@@ -143,7 +151,7 @@ class IsolatedEngine:
                 stderr=log,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is for the parent, which decides
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**(self._environment or os.environ), "PYTHONUNBUFFERED": "1"},
             )  # fmt: skip
         finally:
             theirs.close()

@@ -34,6 +34,8 @@ class VllmEngine:
             trust_remote_code are used.
         stop_ids: tokens that end a completion; the only ones that do.
         max_model_len: prompt and completion together stay within it.
+        adapter_rank: the greatest rank of the LoRA adapters that `use_adapter` will be given; None:
+            none will be.
 
     Raises:
         MissingRequirement: vLLM is not installed, or the model does not fit the device.
@@ -48,7 +50,10 @@ class VllmEngine:
         settings: EngineSettings,
         stop_ids: Sequence[int],
         max_model_len: int,
+        adapter_rank: int | None = None,
     ) -> None:
+        self.adapter_rank = adapter_rank
+        self._adapter: Any = None
         self.directory = Path(directory)
         self.settings = settings
         self.stop_ids = tuple(stop_ids)
@@ -97,6 +102,8 @@ class VllmEngine:
             "disable_log_stats": True,
             "seed": 0,
         }
+        if self.adapter_rank is not None:
+            arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": self.adapter_rank}
         if self.on_cpu:
             # The CPU build crashes where the prefill of a seeded request is cut into chunks or
             # starts behind a cached prefix ("CPU Generator does not use offset").
@@ -120,6 +127,14 @@ class VllmEngine:
         needed = (self.settings.max_num_seqs + 1) * self.max_model_len * size.cache_bytes_per_token
         least = 64 * 2**20
         return int(max(least, min(needed, psutil.virtual_memory().available // CPU_CACHE_SHARE)))
+
+    def use_adapter(self, directory: str, number: int) -> None:
+        """Complete what follows with this LoRA adapter; a new number for new weights, from 1."""
+        from vllm.lora.request import LoRARequest
+
+        former, self._adapter = self._adapter, LoRARequest(f"adapter-{number}", number, directory)
+        if former is not None:
+            self._engine.remove_lora(former.lora_int_id)
 
     def generate(
         self, requests: Sequence[Request], owed: Collection[Key] | None = None
@@ -149,6 +164,7 @@ class VllmEngine:
                         str(number),
                         {"prompt_token_ids": list(request.prompt_ids)},
                         self._parameters(request),
+                        lora_request=self._adapter,
                     )
                 for output in self._step() if in_flight else ():
                     if output.finished:
@@ -199,7 +215,7 @@ class VllmEngine:
     def _completion(self, request: Request, output: Any) -> Completion:
         tokens = tuple(int(token) for token in output.token_ids)
         if output.finish_reason == "stop" and tokens and tokens[-1] in self.stop_ids:
-            return Completion(request.key, tokens[:-1], "stop")
+            return Completion(request.key, tokens[:-1], "stop", stop_id=tokens[-1])
         if output.finish_reason == "length":
             return Completion(request.key, tokens, "length")
         reason = f"vLLM ended the request with {output.finish_reason!r} ({output.stop_reason!r})"

@@ -14,7 +14,7 @@ LAYERS = {
     "pipeline": 4,
     "phases": 3,
     "report": 3,
-    "training": 3,
+    "training": 4,
     "evaluation": 4,
     "engines": 2,
     "scoring": 2,

@@ -1,0 +1,123 @@
+"""A training run's directory: what it was made with, who writes to it, how far it is.
+
+Reads and writes training.json; its lock is the one of every run. The identity (settings that change
+results, model, data, schedule) must be that of the run: nothing is mixed. Knows no model and no
+loss. Layout:
+
+    training.json  metrics.jsonl  held_out.jsonl  checkpoints/step-000025/...  adapter/
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from branchdiag import __version__
+from branchdiag.errors import SettingsConflict, UsageError
+from branchdiag.store.atomic import user_errors, write_json
+from branchdiag.store.fingerprint import differences, fingerprint
+from branchdiag.store.lock import Lock
+from branchdiag.training.checkpoints import remove_leftovers, saved_steps
+
+MANIFEST = "training.json"
+ADAPTER = "adapter"
+FORMAT = "branchdiag.training"
+VERSION = 1
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """What a directory says of its training run; None where it holds none.
+
+    Raises:
+        UsageError: the file is damaged or of another version.
+    """
+    file = path / MANIFEST
+    if not file.is_file():
+        return None
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        version = manifest["version"] if manifest["schema"] == FORMAT else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"this is no training run: {error}", where=str(file)) from None
+    if version != VERSION:
+        raise UsageError(
+            f"this training run has format {version!r}; {VERSION} is known", where=str(file)
+        )
+    return manifest
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the directory, which is made where it is not there, and clear what a kill has left.
+
+    Raises:
+        RunInUse: another process holds it.
+        StorageError: it cannot be made.
+        SettingsConflict: it holds a run of another kind.
+    """
+    if any((path / other).exists() for other in ("run.json", "evaluation.json")):
+        raise SettingsConflict(
+            "this directory holds a run of another kind", where=str(path), fix="another --out"
+        )
+    with user_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    lock = Lock(path / ".lock")
+    lock.acquire()
+    try:
+        remove_leftovers(path)
+        yield
+    finally:
+        lock.release()
+
+
+def check(
+    path: Path, manifest: Mapping[str, Any] | None, identity: Mapping[str, Any], *, resume: bool
+) -> int:
+    """The step to go on from: 0 in a new directory.
+
+    Raises:
+        SettingsConflict: the directory holds a run of other settings, or an unfinished one and
+            `resume` was not asked for.
+    """
+    if manifest is None:
+        return 0
+    changed = differences(manifest["identity"], identity)
+    if changed:
+        raise SettingsConflict(
+            "this directory holds a run with other settings:\n    " + "\n    ".join(changed[:20]),
+            where=str(path),
+            fix="another --out, or the settings that it was made with",
+        )
+    steps = saved_steps(path)
+    if not resume:
+        at = f"its last checkpoint is step {steps[-1]}" if steps else "it has no checkpoint yet"
+        raise SettingsConflict(
+            f"this directory holds an unfinished run; {at}",
+            where=str(path),
+            fix="the same command with --resume goes on; or another --out",
+        )
+    return steps[-1] if steps else 0
+
+
+def new_manifest(
+    identity: Mapping[str, Any], described: Mapping[str, Any], command: str
+) -> dict[str, Any]:
+    """A manifest for a run that begins."""
+    return {
+        "schema": FORMAT,
+        "version": VERSION,
+        "branchdiag": __version__,
+        "command": command,
+        "finished_steps": None,
+        "fingerprint": fingerprint(identity),
+        "identity": dict(identity),
+        **described,
+    }
+
+
+def save_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Write it, whole or not at all."""
+    write_json(path / MANIFEST, manifest)

@@ -1,0 +1,246 @@
+"""The training run: rollouts, loss, update, checkpoint, step after step.
+
+Puts the parts together and holds the loop; every number is made elsewhere. Reads a request; writes
+a run's directory (`directory`). With several processes each works on its share of the batch and the
+main one writes. A signal stops between two updates, and the last update is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from branchdiag.adapters import needs_training_packages
+from branchdiag.errors import UsageError
+from branchdiag.models import context_length, load_tokenizer
+from branchdiag.pipeline.progress import Reporter, create_reporter
+from branchdiag.pipeline.signals import Guard, Interrupted
+from branchdiag.training import checkpoints, directory, metrics
+from branchdiag.training.card import model_card
+from branchdiag.training.data import TrainingData, load_data
+from branchdiag.training.inputs import TrainRequest, resolve_model
+from branchdiag.training.loop import Loop
+from branchdiag.training.processes import Processes
+from branchdiag.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command came to."""
+
+    path: Path
+    adapter: Path
+    steps: int
+    nothing_to_do: bool = False
+    is_main: bool = True
+    """Whether this process is the one that speaks."""
+
+    def lines(self) -> list[str]:
+        """For people: the adapter, and what it came to."""
+        said = [str(self.adapter)]
+        measured = metrics.read_lines(self.path / metrics.HELD_OUT)
+        if len(measured) > 1 and measured[0]["divergence"] and measured[-1]["divergence"]:
+            before, after = measured[0]["divergence"], measured[-1]["divergence"]
+            said.append(
+                f"divergence from the teacher on {measured[0]['problems']} held-out problems: "
+                f"{before:.4f} nats a token before, {after:.4f} after ({after / before - 1:+.0%})"
+            )
+        return said
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        lines = metrics.read_lines(self.path / metrics.METRICS)
+        held_out = metrics.read_lines(self.path / metrics.HELD_OUT)
+        return {
+            "run": str(self.path),
+            "adapter": str(self.adapter),
+            "steps": self.steps,
+            "nothing_to_do": self.nothing_to_do,
+            "last": lines[-1] if lines else None,
+            "held_out": held_out,
+        }
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a progress bar calls this."""
+
+    letter: str
+    name: str
+
+
+def train(request: TrainRequest) -> Outcome:
+    """Train, or go on training, and write the adapter.
+
+    Raises:
+        BranchdiagError: what the user can mend.
+        Interrupted: a signal came; the last update is written.
+    """
+    try:
+        import peft  # noqa: F401
+    except ImportError as error:
+        raise needs_training_packages(error) from error
+    settings = request.settings
+    objective = settings.make_objective()
+    objective.check_schedule(request.schedule is not None)
+    processes = Processes(settings.compute.device)
+    try:
+        resolved = resolve_model(request.model, settings)
+        tokenizer = load_tokenizer(resolved)
+        data = load_data(settings, tokenizer, context_length(resolved))
+        identity = {
+            "settings": settings.result_settings(),
+            "model": resolved.content_id,
+            "data": data.data_id,
+            "schedule": None if request.schedule is None else request.schedule.shape(),
+        }
+        with ExitStack() as held:
+            if processes.is_main:
+                held.enter_context(directory.locked(request.out))
+            manifest = directory.read_manifest(request.out)
+            if _is_finished(manifest, identity, settings):
+                adapter = request.out / directory.ADAPTER
+                return Outcome(request.out, adapter, settings.steps, True, processes.is_main)
+            processes.wait()
+            first = directory.check(request.out, manifest, identity, resume=request.resume)
+            if manifest is None:
+                described = _described(request, resolved.to_dict(), data)
+                manifest = directory.new_manifest(identity, described, request.command)
+            loop = Loop(request, resolved, tokenizer, data, objective, processes)
+            try:
+                return _run(request, loop, manifest, first, processes)
+            finally:
+                loop.close()
+    finally:
+        processes.close()
+
+
+def _run(
+    request: TrainRequest,
+    loop: Loop,
+    manifest: dict[str, Any],
+    first: int,
+    processes: Processes,
+) -> Outcome:
+    settings, out = request.settings, request.out
+    if first:
+        loop.restore(first)
+    processes.wait()  # nobody writes before everybody has read
+    reporter = create_reporter(request.progress if processes.is_main else "none")
+    if processes.is_main:
+        manifest["settings"] = settings.model_dump(mode="json")
+        directory.save_manifest(out, manifest)
+        for name in (metrics.METRICS, metrics.HELD_OUT):
+            metrics.keep_until(out / name, first)
+        _say(reporter, loop, request)
+    sinks = (
+        metrics.make_sinks(settings.report_to, out, manifest["settings"])
+        if processes.is_main
+        else []
+    )
+    guard = Guard()
+    reporter.start(Stage("", "train"), settings.steps, first)  # type: ignore[arg-type]
+    try:
+        with guard.installed():
+            if first == 0:
+                _measure(loop, out, processes)
+            while loop.step < settings.steps:
+                began = time.monotonic()
+                prepared = loop.prepare()
+                with guard.shielded():
+                    line = loop.update(prepared, began)
+                    if processes.is_main:
+                        metrics.append_line(out / metrics.METRICS, line)
+                        for sink in sinks:
+                            sink.log(loop.step, _numbers(line))
+                        if loop.step % settings.save_every == 0 or loop.step == settings.steps:
+                            loop.save()
+                reporter.advance(1, int(line["tokens"]))
+                every = settings.held_out.every
+                if loop.step == settings.steps or (every and loop.step % every == 0):
+                    _measure(loop, out, processes)
+            if processes.is_main:
+                with guard.shielded():
+                    _finish(loop, out, manifest)
+    except Interrupted:
+        if processes.is_main and loop.step > 0:
+            loop.save()
+        raise
+    finally:
+        reporter.finish()
+        for sink in sinks:
+            sink.close()
+    return Outcome(out, out / directory.ADAPTER, settings.steps, is_main=processes.is_main)
+
+
+def _measure(loop: Loop, out: Path, processes: Processes) -> None:
+    """One line of held_out.jsonl."""
+    line = loop.measure()
+    if line is not None and processes.is_main:
+        metrics.keep_until(out / metrics.HELD_OUT, loop.step - 1)
+        metrics.append_line(out / metrics.HELD_OUT, line)
+
+
+def _finish(loop: Loop, out: Path, manifest: dict[str, Any]) -> None:
+    """The adapter, its card, and the word that the run is finished."""
+    card = model_card(
+        manifest,
+        metrics.read_lines(out / metrics.METRICS),
+        metrics.read_lines(out / metrics.HELD_OUT),
+    )
+
+    def fill(target: Path) -> None:
+        checkpoints.write_adapter(loop.adapted, target)
+        (target / "README.md").write_text(card, encoding="utf-8")
+
+    checkpoints.write_directory(out / directory.ADAPTER, fill)
+    directory.save_manifest(out, manifest | {"finished_steps": loop.step})
+
+
+def _is_finished(
+    manifest: Mapping[str, Any] | None, identity: Mapping[str, Any], settings: TrainSettings
+) -> bool:
+    return manifest is not None and (
+        manifest["finished_steps"] == settings.steps and manifest["identity"] == identity
+    )
+
+
+def _described(request: TrainRequest, model: dict[str, Any], data: TrainingData) -> dict[str, Any]:
+    if not data.prompts:
+        raise UsageError("no problem is left to train on", where="data")
+    return {
+        "model": model,
+        "schedule": None if request.schedule is None else request.schedule.document(),
+        "data": {
+            "problems": len(data.prompts),
+            "held_out": [pair.problem_id for pair in data.held_out],
+            "too_long": data.too_long,
+            "provenance": data.provenance,
+        },
+        "settings": request.settings.model_dump(mode="json"),
+    }
+
+
+def _say(reporter: Reporter, loop: Loop, request: TrainRequest) -> None:
+    settings = request.settings
+    named = request.schedule
+    reporter.note(
+        f"{loop.resolved.name}: {settings.objective.name}"
+        + (f", schedule {named.name}" if named else "")
+        + f", {len(loop.data.prompts)} problems, batch {settings.optimizer.batch_size}"
+        + f" -> {request.out}"
+    )
+    if loop.data.too_long:
+        reporter.note(f"{loop.data.too_long} problems are left out: too long for max_length")
+
+
+def _numbers(line: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, value in line.items()
+        if isinstance(value, int | float) and name != "step"
+    }

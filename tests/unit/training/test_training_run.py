@@ -1,0 +1,257 @@
+"""Whole small runs in this process: what must give the same gives the same, and files are whole."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from branchdiag.adapters import is_adapter, merged_model
+from branchdiag.errors import SettingsConflict, UsageError
+from branchdiag.pipeline.signals import Interrupted
+from branchdiag.schedule import Schedule
+from branchdiag.training import checkpoints
+from branchdiag.training.data import load_data
+from branchdiag.training.inputs import NamedSchedule, TrainRequest, resolve_model
+from branchdiag.training.loop import Loop
+from branchdiag.training.metrics import read_lines
+from branchdiag.training.processes import Processes
+from branchdiag.training.rollouts import evaluation_mode, merged_weights
+from branchdiag.training.trainer import train
+from tests.unit.training.tiny_runs import lines_of, losses, request
+
+STEPS = 4
+
+
+def make_loop(wanted: TrainRequest) -> Loop:
+    from branchdiag.models import load_tokenizer
+
+    settings = wanted.settings
+    resolved = resolve_model(wanted.model, settings)
+    tokenizer = load_tokenizer(resolved)
+    return Loop(
+        wanted,
+        resolved,
+        tokenizer,
+        load_data(settings, tokenizer, 512),
+        settings.make_objective(),
+        Processes("cpu"),
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("training")
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path) -> Path:
+    """An uninterrupted run."""
+    return train(request(folder, f"steps={STEPS}", out="finished")).path
+
+
+def test_a_run_writes_what_it_says(finished: Path) -> None:
+    lines = lines_of(finished)
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    for line in lines:
+        assert math.isfinite(line["loss"]) and line["grad_norm"] > 0
+        assert line["divergence"] > 0 and 0 < line["weight_mean"] < 1
+        assert 0 <= line["clipped_token_share"] <= 1 and line["student_entropy"] > 0
+        assert 0 < line["completion_tokens"] <= 12 and 0 <= line["truncated_share"] <= 1
+        assert line["tokens_per_s"] > 0 and line["memory_mib"] > 0
+        assert line["missing"] == {}
+    rates = [line["learning_rate"] for line in lines]
+    assert rates == pytest.approx([1e-2 * (150 - step) / 150 for step in range(STEPS)])
+    assert checkpoints.saved_steps(finished) == [2, 4]
+    assert is_adapter(finished / "adapter")
+    held_out = read_lines(finished / "held_out.jsonl")
+    assert [line["step"] for line in held_out] == [0, STEPS]
+    card = (finished / "adapter" / "README.md").read_text()
+    for words in ("pw-opsd", "moderate", "w_min 0.25", "fingerprint", "fp1:"):
+        assert words in card
+    manifest = json.loads((finished / "training.json").read_text())
+    assert manifest["finished_steps"] == STEPS
+    assert (
+        not set(manifest["data"]["held_out"]) & {"problems/1"}
+        or len(manifest["data"]["held_out"]) == 2
+    )
+
+
+def test_micro_batches_of_one_or_of_all_are_one_batch(folder: Path, finished: Path) -> None:
+    path = train(request(folder, f"steps={STEPS}", "optimizer.micro_batch_size=1", out="ones")).path
+    assert losses(path) == pytest.approx(losses(finished), abs=1e-5)
+    norms = [[line["grad_norm"] for line in lines_of(run)] for run in (path, finished)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+
+
+def test_a_signal_is_followed_by_a_checkpoint_and_a_resumed_run_is_an_uninterrupted_one(
+    folder: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = Loop.update
+
+    def interrupted(self: Loop, *arguments: Any) -> Any:
+        line = update(self, *arguments)
+        if self.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return line
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "update", interrupted)
+        with pytest.raises(Interrupted):
+            train(request(folder, f"steps={STEPS}", out="stopped"))
+    run = folder / "stopped"
+    assert checkpoints.saved_steps(run) == [2, 3]
+    assert not (run / "adapter").exists()
+    with pytest.raises(SettingsConflict, match="unfinished run; its last checkpoint is step 3"):
+        train(request(folder, f"steps={STEPS}", out="stopped"))
+    with (run / "metrics.jsonl").open("a") as file:  # a kill after the line, before the checkpoint
+        file.write(json.dumps({"step": 4, "loss": 99.0}) + '\n{"step": 5, "lo')
+    train(request(folder, f"steps={STEPS}", out="stopped", resume=True))
+    assert [line["step"] for line in lines_of(run)] == list(range(1, STEPS + 1))
+    assert losses(run) == losses(finished)  # to the last bit
+
+
+def test_a_finished_run_is_left_alone_and_other_settings_are_refused(
+    folder: Path, finished: Path
+) -> None:
+    before = (finished / "metrics.jsonl").read_bytes()
+    assert train(request(folder, f"steps={STEPS}", out="finished")).nothing_to_do
+    with pytest.raises(SettingsConflict, match=r"optimizer\.learning_rate"):
+        train(request(folder, f"steps={STEPS}", "optimizer.learning_rate=1e-3", out="finished"))
+    with pytest.raises(SettingsConflict, match=r"schedule\.w_min: 0\.25 -> 0\.1"):
+        train(request(folder, f"steps={STEPS}", out="finished", schedule="sharp"))
+    assert (finished / "metrics.jsonl").read_bytes() == before
+
+
+def test_more_steps_go_on_from_a_finished_run(folder: Path) -> None:
+    train(request(folder, "steps=1", out="longer"))
+    assert train(request(folder, "steps=2", out="longer", resume=True)).steps == 2
+    assert len(lines_of(folder / "longer")) == 2
+
+
+def test_a_reversed_schedule_trains_another_adapter(folder: Path, finished: Path) -> None:
+    falling = NamedSchedule("reversed", Schedule(0.25, 0.3, 0.1, "decreasing"))
+    run = train(request(folder, "steps=1", out="reversed", schedule=falling)).path
+    other, one = lines_of(run)[0], lines_of(finished)[0]
+    assert other["divergence"] == one["divergence"]  # the same rollouts of the same student
+    assert other["loss"] != one["loss"] and other["grad_norm"] != one["grad_norm"]
+
+
+@pytest.mark.parametrize("objective", ["opsd", "eopd", "reopold", "iw-opd"])
+def test_every_objective_trains(folder: Path, objective: str) -> None:
+    changes = ["steps=2", f"objective.name={objective}", "held_out.problems=0", "lora.dropout=0.1"]
+    if objective == "reopold":
+        changes.append("objective.settings.switch_step=1")
+    run = train(request(folder, *changes, out=objective, schedule=None)).path
+    lines = lines_of(run)
+    assert all(math.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in lines)
+    if objective == "reopold":
+        assert lines[1]["counted_share"] < 0.5
+    if objective == "iw-opd":
+        assert 1 < lines[0]["weight_mean"] < 1.5
+        assert lines[0]["missing"]["clipped_token_share"] == "the objective clips nothing"
+
+
+def test_teachers_differ_after_the_first_step_alone(folder: Path, finished: Path) -> None:
+    series = {"fixed": losses(finished)}
+    for kind in ("current", "ema"):
+        changes = ("steps=2", f"teacher.kind={kind}", "teacher.ema_decay=0.5")
+        series[kind] = losses(train(request(folder, *changes, out=kind)).path)
+    firsts = [values[0] for values in series.values()]
+    assert firsts == pytest.approx([firsts[0]] * 3, abs=1e-7)
+    assert len({round(values[1], 7) for values in series.values()}) == 3
+    assert (checkpoints.checkpoint_path(folder / "ema", 2) / "average.safetensors").is_file()
+    run = train(request(folder, "steps=3", *changes[1:], out="ema", resume=True)).path
+    straight = train(request(folder, "steps=3", *changes[1:], out="ema3")).path
+    assert losses(run) == losses(straight)
+
+
+def test_rollouts_are_of_the_current_weights_and_the_model_is_as_it_was(folder: Path) -> None:
+    loop = make_loop(request(folder, out="loop"))
+    prompts = loop.data.batch(0, 4, 0)
+    before = loop._draw(prompts, "train", 0)
+    assert loop._draw(prompts, "train", 0) == before
+    with torch.no_grad():
+        for name, parameter in loop.adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.5)
+    kept = {name: value.clone() for name, value in loop.adapted.state_dict().items()}
+    after = loop._draw(prompts, "train", 0)
+    assert after != before
+    assert all(torch.equal(value, kept[name]) for name, value in loop.adapted.state_dict().items())
+    # Drawn one by one with the adapter beside the weights: the most likely token is the same.
+    ids = torch.tensor([prompts[0][1].student_ids])
+    base = loop.adapted.get_base_model()
+    with torch.no_grad(), evaluation_mode(loop.adapted):
+        beside = base(input_ids=ids).logits
+        with merged_weights(loop.adapted):
+            inside = base(input_ids=ids).logits
+    torch.testing.assert_close(inside, beside, rtol=1e-4, atol=1e-4)
+
+
+def test_forked_decoders_see_the_current_weights(folder: Path) -> None:
+    loop = make_loop(request(folder, out="loop"))
+    engine: Any = loop._sampler._engine  # type: ignore[attr-defined]
+    prompts = [(epoch, pair) for epoch in range(40) for _, pair in loop.data.batch(0, 4, 0)]
+    with torch.no_grad():
+        for name, parameter in loop.adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.5)
+    engine.n_workers = 2
+    forked = loop._draw(prompts, "train", 0)
+    engine.n_workers = 1
+    assert forked == loop._draw(prompts, "train", 0)
+
+
+def test_a_trained_adapter_agrees_with_its_merge(folder: Path, finished: Path) -> None:
+    from branchdiag.training.merge import merge
+
+    loop = make_loop(request(folder, f"steps={STEPS}", out="finished"))
+    loop.restore(STEPS)
+    merged_path = merge(finished / "adapter", folder / "merged", device="cpu")
+    plain = make_loop(request(folder, out="loop")).adapted.get_base_model()
+    from branchdiag.models import load_model, load_tokenizer, resolve
+    from branchdiag.protocol import EngineSettings
+
+    whole = load_model(resolve(str(merged_path)), EngineSettings(device="cpu"))
+    also = merged_model(
+        load_model(loop.resolved, EngineSettings(device="cpu")), finished / "adapter"
+    )
+    ids = torch.arange(3, 20)[None]
+    with torch.no_grad(), evaluation_mode(loop.adapted):
+        trained = loop.adapted(input_ids=ids).logits
+        assert (trained - plain.eval()(input_ids=ids).logits).abs().max() > 1e-2
+        torch.testing.assert_close(whole(input_ids=ids).logits, trained, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(also(input_ids=ids).logits, trained, rtol=1e-4, atol=1e-4)
+    text = "Solve 12 + 3"
+    tokenizers = [load_tokenizer(resolve(str(path))) for path in (merged_path, loop.resolved.path)]
+    assert tokenizers[0](text)["input_ids"] == tokenizers[1](text)["input_ids"]
+    with pytest.raises(UsageError, match="something here already"):
+        merge(finished / "adapter", folder / "merged", device="cpu")
+
+
+def test_a_checkpoint_is_there_or_not_there(folder: Path, monkeypatch: Any) -> None:
+    loop = make_loop(request(folder, out="torn"))
+    loop.step = 7
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(Exception, match="No space left"):
+        loop.save()
+    assert checkpoints.saved_steps(folder / "torn") == []
+    assert list((folder / "torn" / "checkpoints").iterdir()) == []
+
+
+def test_an_adapter_on_the_output_head_or_on_no_layer_is_refused(folder: Path) -> None:
+    with pytest.raises(UsageError, match="output head"):
+        train(request(folder, 'lora.targets=["q_proj", "lm_head"]', out="head"))
+    with pytest.raises(UsageError, match="no layer named q_porj"):
+        train(request(folder, 'lora.targets=["q_porj"]', out="slip"))
