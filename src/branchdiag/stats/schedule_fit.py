@@ -200,7 +200,8 @@ def control_mean(fit: EstimandFit, r: FloatArray) -> FloatArray | None:
     if fit.fits is None or not fit.rows.relative:
         return None
     curve, theta = _chosen_curve(fit, fit.fits)
-    mean: FloatArray = curve.control_at(theta[np.newaxis], spline_basis(fit.rows.r, r))[0]
+    # The knots are quantiles of the children's positions: those that were fitted, and no others.
+    mean: FloatArray = curve.control_at(theta[np.newaxis], spline_basis(curve.r, r))[0]
     return mean
 
 

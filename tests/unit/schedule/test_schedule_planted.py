@@ -24,7 +24,7 @@ from branchdiag.stats.schedule_band import (
 from branchdiag.stats.schedule_curve import Parameters
 from branchdiag.stats.schedule_data import ESTIMANDS, LabelledCandidates
 from branchdiag.stats.schedule_document import make_document, to_schedule
-from branchdiag.stats.schedule_fit import fit_estimand, fit_schedule
+from branchdiag.stats.schedule_fit import control_mean, fit_estimand, fit_schedule
 from branchdiag.stats.schedule_refit import Refits
 from branchdiag.stats.schedule_status import of_parameters
 from tests.unit.schedule.planted_schedules import (
@@ -240,6 +240,29 @@ def test_ends_are_moved_out_to_what_a_mean_would_need(n_problems) -> None:
     assert widened * np.sqrt((n_problems - 1) / n_problems) == pytest.approx(
         student.ppf(0.975, n_problems - 1), rel=1e-6
     )
+
+
+@pytest.mark.parametrize("n_problems", [3, 7, 40])
+def test_the_controls_curve_is_the_one_that_was_fitted(n_problems) -> None:
+    planted = plant(RISING, shape(0.5, 0.6, 0.1), seed=3, n_problems=n_problems)
+    found = fit_estimand(planted, "relative", QUICK)
+    rows = found.rows
+    curve, theta = found.fits.constant, found.fits.constant_theta
+    if found.parameters is not None:
+        sign = found.test.sign
+        curve, theta = found.fits.sigmoids[sign], found.fits.sigmoid_thetas[sign]
+    of_rows = curve.mean(theta[np.newaxis])[0][rows.is_control]
+    np.testing.assert_allclose(control_mean(found, rows.r[rows.is_control]), of_rows, atol=1e-9)
+
+
+def test_tied_positions_give_the_control_as_many_knots_as_were_fitted() -> None:
+    # Quantiles of few positions twice over are not those of the positions.
+    r = [0.21, 1.0, 0.7, 0.7, 1.0, 1.0, 0.2]
+    problem = [0, 1, 1, 2, 2, 3, 3]
+    successes = [[2, 0, 3, 1], [1, 0, 0, 2], [2, 3, 0, 0], [1, 0, 0, 3], [3, 0, 1, 0]]
+    planted = candidates(r, problem, [*successes, [0, 1, 1, 1], [3, 0, 3, 0]], 3)
+    document = make_document(fit_schedule(planted, estimand="relative", settings=QUICK))
+    assert document["control"]["fit"] is not None
 
 
 def test_equal_seeds_give_equal_results() -> None:
