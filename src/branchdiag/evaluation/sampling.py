@@ -153,12 +153,14 @@ def open_engine(
 def merged_directory(model: EvaluatedModel, parent: Path) -> Iterator[ResolvedModel]:
     """A model's merged weights and tokenizer in a directory of their own; removed after.
 
-    Merged on the CPU in the data type of the stored weights. What a kill leaves behind is removed
-    when the evaluation's lock is taken next.
+    Merged on the CPU in float32 and written in the data type of the stored weights. What a kill
+    leaves behind is removed when the evaluation's lock is taken next.
     """
     import dataclasses
     import shutil
     import tempfile
+
+    import torch
 
     from branchdiag.adapters import merged_model
     from branchdiag.models import load_model
@@ -168,9 +170,9 @@ def merged_directory(model: EvaluatedModel, parent: Path) -> Iterator[ResolvedMo
     assert model.adapter is not None, "a whole model needs no merging"
     target = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}merged-", dir=parent))
     try:
-        dtype = _stored_dtype(model.base)
-        settings = EngineSettings.model_validate({"device": "cpu", "dtype": dtype})
+        settings = EngineSettings(device="cpu", dtype="float32")
         merged = merged_model(load_model(model.base, settings), model.adapter)
+        merged.to(getattr(torch, _stored_dtype(model.base)))
         merged.save_pretrained(target, safe_serialization=True)
         _tokenizer(model.base).save_pretrained(target)
         generation = model.base.directory / "generation_config.json"
