@@ -15,7 +15,7 @@ from branchdiag.cli.run import EngineName, ProgressStyle
 Models = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[MODEL_OR_ADAPTER]...",
+        metavar="MODEL_OR_ADAPTER",
         help="`bundled`, a hub id, or the directory of a model, an adapter or a training run. "
         "Default: the base and the newest adapter in runs/.",
     ),
