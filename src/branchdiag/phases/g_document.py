@@ -42,6 +42,7 @@ def make_document(
     context: Context, frames: Mapping[str, pd.DataFrame], analysis: Analysis
 ) -> Report:
     """The whole document of a run."""
+    from branchdiag.phases.g_leaderboard import group_document
     from branchdiag.phases.g_report import REPORT_PAGE
 
     manifest = context.run.manifest
@@ -64,6 +65,7 @@ def make_document(
         "per_source": per_source(context, frames),
         "scores": [score_entry(row) for row in entries["absolute"]],
         "scores_relative": [relative_entry(row) for row in entries["relative"]],
+        "leaderboard": [group_document(group) for group in analysis.groups],
         "slope": {
             "estimate": estimate.value,
             "ci_low": estimate.ci_low,

@@ -1,10 +1,10 @@
 """Phase G: which signal tells reliable alternatives from the ones that fail, and where they lie.
 
-Reads every earlier table; writes `scores` and `curves`, the figures, `report.json` and
-`report.html`. AUROC of problem-centred scores with a declared orientation and unfolded
+Reads every earlier table; writes `scores`, `leaderboard` and `curves`, the figures, `report.json`
+and `report.html`. AUROC of problem-centred scores with a declared orientation and unfolded
 cluster-bootstrap intervals is primary; the paper's folded figure stands beside it (arXiv
 2605.21606, section 3.2, table 1). Everything absolute is followed by what is left relative to the
-control. Computes no score of its own: a score is a column that B, C, D or F measured.
+control. Computes no score of its own: a score is a column that B, C, D, F or S measured.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from branchdiag.protocol import ReportSettings
 if TYPE_CHECKING:
     import pandas as pd
 
+    from branchdiag.phases.g_leaderboard import Group
     from branchdiag.report.candidate import CandidateView
     from branchdiag.stats.arms import Arms
     from branchdiag.stats.estimate import Resampling
@@ -51,6 +52,12 @@ class Analysis:
     slopes: AgainstControl
     finding: Finding
     score_values: pd.DataFrame
+    groups: list[Group]
+
+    def rows(self) -> dict[str, list[dict[str, Any]]]:
+        """The rows of every table of the phase."""
+        board = [row for group in self.groups for row in group.rows]
+        return {"scores": self.scores, "leaderboard": board, "curves": self.curves}
 
 
 def resampling_of(settings: ReportSettings) -> Resampling:
@@ -102,13 +109,20 @@ def score_values(
     return frame.sort_values("candidate_id", ignore_index=True)
 
 
-def analyse(values: pd.DataFrame, candidates: pd.DataFrame, settings: ReportSettings) -> Analysis:
+def analyse(
+    values: pd.DataFrame,
+    candidates: pd.DataFrame,
+    signals: pd.DataFrame,
+    settings: ReportSettings,
+) -> Analysis:
     """Every statistic of the report.
 
     Args:
         values: of `score_values`.
         candidates: the table, for the forced tokens' probabilities.
+        signals: the table.
     """
+    from branchdiag.phases.g_leaderboard import PRIMARY, evaluate_group
     from branchdiag.stats.estimate import Estimate
     from branchdiag.stats.finding import finding
     from branchdiag.stats.horizon import against_control
@@ -152,6 +166,11 @@ def analyse(values: pd.DataFrame, candidates: pd.DataFrame, settings: ReportSett
             level=settings.level,
         ),
         score_values=values,
+        groups=[
+            evaluate_group(
+                PRIMARY, "the candidates of this report", values, signals, settings, resampling
+            )
+        ],
     )
 
 
@@ -262,7 +281,7 @@ def work(context: Context, owed: Sequence[Unit]) -> Generator[Outcome]:
     )
     # Last: where report.json is, everything it speaks of is there.
     write_text(context.run.path / REPORT_DOCUMENT, to_json(document))
-    yield Done((), {"scores": analysis.scores, "curves": analysis.curves})
+    yield Done((), analysis.rows())
 
 
 def examples(context: Context) -> list[CandidateView]:
@@ -294,12 +313,15 @@ def analyse_frames(frames: Mapping[str, pd.DataFrame], settings: ReportSettings)
     values = score_values(
         frames["labels"], frames["candidates"], frames["positions"], frames["dropout"]
     )
-    return analyse(values, frames["candidates"], settings)
+    return analyse(values, frames["candidates"], frames["signals"], settings)
 
 
 def read_frames(context: Context) -> dict[str, pd.DataFrame]:
     """Every table that the report reads."""
-    names = ("spines", "positions", "candidates", "dropout", "continuations", "grades", "labels")
+    names = (
+        *("spines", "positions", "candidates", "dropout", "continuations", "grades", "labels"),
+        "signals",
+    )
     return {name: context.run.table(name).frame() for name in names}
 
 
@@ -321,7 +343,7 @@ PHASE = Phase(
     name="report",
     question="Which signal tells where the teacher fails, and is it more than the way left to go?",
     reads=("A", "B", "C", "D", "E", "F", "S"),
-    writes=("scores", "curves"),
+    writes=("scores", "leaderboard", "curves"),
     unit=(),
     settings=("report",),
     inputs=(),

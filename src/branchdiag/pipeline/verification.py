@@ -49,7 +49,7 @@ def verify_run(path: Path) -> list[dict[str, str]]:
     if "G" in done:
         frames = g_report.read_frames(context)
         analysis = g_report.analyse_frames(frames, context.protocol.report)
-        faults += _compare_phase(run, {"scores": analysis.scores, "curves": analysis.curves})
+        faults += _compare_phase(run, analysis.rows())
     return faults
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from statistics import NormalDist
 
 from branchdiag.report.document import Report, ScoreEntry, primary
 from branchdiag.report.wording import (
@@ -21,6 +20,7 @@ from branchdiag.report.wording import (
     plural,
     score_label,
 )
+from branchdiag.stats.power import detectable_auroc, null_sd
 
 FEW_POSITIVES = 30
 FEW_PROBLEMS_POSITIVE = 10
@@ -28,27 +28,8 @@ FEW_PROBLEMS = 20
 TRUNCATED_SHARE = 0.02
 LOW_AGREEMENT = 0.99
 NULL_AWAY_FROM_HALF = 0.05
-POWER = 0.80
 
 Rule = Callable[[Report], str | None]
-
-
-def null_sd(n_positive: int, n_negative: int) -> float:
-    """Standard deviation of the AUROC of a score without information, independent candidates.
-
-    sqrt((n0 + n1 + 1) / (12 n0 n1)), the Mann-Whitney variance without ties: 0.104 at 8 and 271.
-    """
-    return math.sqrt((n_positive + n_negative + 1) / (12 * n_positive * n_negative))
-
-
-def detectable_auroc(n_positive: int, n_negative: int, level: float = 0.95) -> float:
-    """The AUROC that a two-sided test at `level` finds with 80% power (at most 1).
-
-    Takes the null's standard deviation on both sides: 0.79 at 8 positives and 271 negatives.
-    """
-    normal = NormalDist()
-    z = normal.inv_cdf(0.5 + level / 2) + normal.inv_cdf(POWER)
-    return min(1.0, 0.5 + z * null_sd(n_positive, n_negative))
 
 
 def caveats(document: Report) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict, TypeVar, cast
 
 from branchdiag.errors import UsageError
+from branchdiag.report.leaderboard import LeaderboardGroup
 
 DOCUMENT_VERSION = 1
 REQUIRED = ("counts", "scores", "scores_relative", "slope", "finding", "finding_status", "report")
@@ -195,6 +196,7 @@ class Report(TypedDict):
     per_source: list[SourceCounts]
     scores: list[ScoreEntry]
     scores_relative: list[RelativeEntry]
+    leaderboard: NotRequired[list[LeaderboardGroup]]  # the report's own candidates first
     slope: Slope
     finding: str
     finding_status: str

@@ -113,6 +113,7 @@ def _environment() -> Environment:
         finalize=_harmless,
     )
     environment.filters.update(
+        capitalize_first=lambda text: text[:1].upper() + text[1:],
         count=wording.count,
         interval=wording.interval,
         label_words=wording.label_words,

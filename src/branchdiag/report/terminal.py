@@ -18,6 +18,7 @@ from rich.text import Text
 
 from branchdiag.report.candidate import Branch, CandidateView
 from branchdiag.report.document import Report, ScoreEntry, primary
+from branchdiag.report.leaderboard import LeaderboardGroup, ranked
 from branchdiag.report.wording import (
     MISSING,
     count,
@@ -98,6 +99,8 @@ def print_summary(document: Report, console: Console) -> None:
     _say(console, "against the control", style="bold")
     for line in _against_control(document):
         _say(console, f"  {line}")
+    for group in document.get("leaderboard", []):
+        print_leaderboard(group, console)
     _print_caveats(document["caveats"], console)
     console.print()
     statement, evidence = finding_parts(document["finding"])
@@ -105,6 +108,37 @@ def print_summary(document: Report, console: Console) -> None:
     _say(console, words, (f" {evidence}" if evidence else "", ""), style="bold")
     if document["report"]:
         _say(console, f"report: {document['report']}", wrap=False)
+
+
+def print_leaderboard(group: LeaderboardGroup, console: Console, shown: int = 6) -> None:
+    """The first entries with their paired differences from 1 - r, and what they stand on."""
+    console.print()
+    entries = ranked(group)
+    about = f"  {group['description']}; the first of {group['n_compared']}"
+    _say(console, "leaderboard", (about if len(entries) > shown else "", "dim"), style="bold")
+    if entries:
+        table = _table()
+        for name, justify in (("", "right"), ("signal", "left"), ("AUROC", "left"),
+                              ("interval", "left"), ("less 1-r", "right"),
+                              ("all together", "left")):  # fmt: skip
+            table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        for entry in entries[:shown]:
+            table.add_row(
+                *_cells(
+                    console,
+                    str(entry["rank"]),
+                    entry["name"],
+                    number(entry["auroc"]),
+                    interval(entry["ci_low"], entry["ci_high"]),
+                    number(entry["vs_reference"]) if entry["name"] != group["reference"] else "",
+                    interval(entry["vs_reference_low"], entry["vs_reference_high"])
+                    if entry["name"] != group["reference"]
+                    else "",
+                )
+            )
+        console.print(table)
+    for sentence in group["sentences"]:
+        _say(console, fill(sentence, console.width - 1), style="dim")
 
 
 def print_status(status: RunStatus, console: Console) -> None:

@@ -91,6 +91,7 @@ def evaluate_relative_scores(
     problem_id: npt.ArrayLike,
     *,
     permutations: int,
+    declared: Mapping[str, Score] = SCORES,
     **resampling: Unpack[Resampling],
 ) -> list[RelativeScoreResult]:
     """Every declared score: candidates with d <= -0.4 against the rest, with the permuted null.
@@ -104,14 +105,17 @@ def evaluate_relative_scores(
         arms: of the same candidates.
         problem_id: (C,) the problems.
         permutations: how many; drawn by `default_rng(seed)`.
+        declared: the scores, by name.
 
     Returns:
-        One result a declared score, in the order of `SCORES`.
+        One result a declared score, in the order of `declared`.
 
     Raises:
         ValueError: a column that is not declared, or lengths that differ.
     """
-    arrays, problems = checked_columns(columns, problem_id, arms.samples.shape[0])
+    arrays, problems = checked_columns(
+        columns, problem_id, arms.samples.shape[0], declared=declared
+    )
     used = arms.comparable
     arms, problems = arms.rows(used), problems[used]
     per_arm = {
@@ -120,7 +124,7 @@ def evaluate_relative_scores(
     }
     values = {name: column[used] for name, column in arrays.items()}
     for name, table in per_arm.items():
-        if np.isfinite(table[:, 0]).any():
+        if name in declared and np.isfinite(table[:, 0]).any():
             values[name] = table[:, 0]
     positive_CA = drops(arms)
     results = evaluate_columns(
@@ -128,10 +132,11 @@ def evaluate_relative_scores(
         positive_CA[:, 0],
         problems,
         class_names=("relatively failing", "other"),
+        declared=declared,
         **resampling,
     )
     rankings = {
-        name: _Ranking(SCORES[name], column, per_arm.get(name), positive_CA, problems)
+        name: _Ranking(declared[name], column, per_arm.get(name), positive_CA, problems)
         for name, column in values.items()
         if name not in per_arm or np.isfinite(per_arm[name][:, 0]).any()
     }

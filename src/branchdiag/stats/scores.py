@@ -122,6 +122,8 @@ def evaluate_scores(
     columns: Mapping[str, npt.ArrayLike],
     label: npt.ArrayLike,
     problem_id: npt.ArrayLike,
+    *,
+    declared: Mapping[str, Score] = SCORES,
     **resampling: Unpack[Resampling],
 ) -> list[ScoreResult]:
     """Every declared score against the labels: real-uncertain positive, diversity negative.
@@ -135,27 +137,38 @@ def evaluate_scores(
             declared score that is not here gets a row that says so.
         label: (C,) of `LABELS`, or None or "" where a candidate was not graded.
         problem_id: (C,) the clusters.
+        declared: the scores, by name.
 
     Returns:
-        One result a declared score, in the order of `SCORES`.
+        One result a declared score, in the order of `declared`.
 
     Raises:
         ValueError: a column that is not declared, a label that is not known, or lengths that
         differ.
     """
-    labels = np.array([v if isinstance(v, str) else "" for v in np.asarray(label, dtype=object)])
-    unknown = sorted(set(labels.tolist()) - {*LABELS, ""})
-    if unknown:
-        raise ValueError(f"unknown labels: {', '.join(map(str, unknown))}")
-    arrays, problems = checked_columns(columns, problem_id, labels.size)
-    used = np.isin(labels, ("real_uncertain", "diversity"))
+    labels, used = binary_labels(label)
+    arrays, problems = checked_columns(columns, problem_id, labels.size, declared=declared)
     return evaluate_columns(
         {name: values[used] for name, values in arrays.items()},
         labels[used] == "real_uncertain",
         problems[used],
         class_names=("real-uncertain", "diversity"),
+        declared=declared,
         **resampling,
     )
+
+
+def binary_labels(label: npt.ArrayLike) -> tuple[npt.NDArray[Any], BoolArray]:
+    """Labels (C,) as strings, "" where there is none, and which rows have one of the two classes.
+
+    Raises:
+        ValueError: a label that is not known.
+    """
+    labels = np.array([v if isinstance(v, str) else "" for v in np.asarray(label, dtype=object)])
+    unknown = sorted(set(labels.tolist()) - {*LABELS, ""})
+    if unknown:
+        raise ValueError(f"unknown labels: {', '.join(map(str, unknown))}")
+    return labels, np.isin(labels, ("real_uncertain", "diversity"))
 
 
 def evaluate_columns(
@@ -164,12 +177,13 @@ def evaluate_columns(
     problem_id: npt.NDArray[Any],
     *,
     class_names: tuple[str, str],
+    declared: Mapping[str, Score] = SCORES,
     **resampling: Unpack[Resampling],
 ) -> list[ScoreResult]:
     """As `evaluate_scores`, for any two classes; `class_names` are used in reasons."""
     results = []
     first_of: dict[bytes, str] = {}
-    for score in SCORES.values():
+    for score in declared.values():
         values = columns.get(score.name, np.full(positive.size, np.nan))
         present = np.isfinite(values)
         residuals = oriented_residuals(score, values[present], problem_id[present])
@@ -189,14 +203,18 @@ def evaluate_columns(
 
 
 def checked_columns(
-    columns: Mapping[str, npt.ArrayLike], problem_id: npt.ArrayLike, n_candidates: int
+    columns: Mapping[str, npt.ArrayLike],
+    problem_id: npt.ArrayLike,
+    n_candidates: int,
+    *,
+    declared: Mapping[str, Score] = SCORES,
 ) -> tuple[dict[str, FloatArray], npt.NDArray[Any]]:
     """Columns and problems as arrays.
 
     Raises:
         ValueError: a score that is not declared, or a length other than `n_candidates`.
     """
-    undeclared = sorted(set(columns) - set(SCORES))
+    undeclared = sorted(set(columns) - set(declared))
     if undeclared:
         raise ValueError(f"scores that are not declared: {', '.join(undeclared)}")
     arrays = {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()}
