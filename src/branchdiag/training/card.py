@@ -49,8 +49,9 @@ def model_card(
         lines.append(
             "Divergence from the teacher (KL of teacher to student a token, nothing clipped) on "
             f"{held_out[0]['problems']} problems that were not trained on: "
-            f"{_number(held_out[0]['divergence'])} nats before, "
-            f"{_number(held_out[-1]['divergence'])} after.\n"
+            f"{_number(held_out[0]['divergence'])} nats before; after, "
+            f"{_number(held_out[-1]['divergence_first_rollouts'])} on the same rollouts and "
+            f"{_number(held_out[-1]['divergence'])} on the trained student's own.\n"
         )
     lines.append(
         "Use: `branchdiag evaluate ADAPTER` compares it with its base model, `branchdiag merge "

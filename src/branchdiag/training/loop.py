@@ -28,6 +28,7 @@ from branchdiag.training.model import (
     load_trained_model,
     make_optimizer,
     trained_parameters,
+    untrained,
 )
 from branchdiag.training.objectives.base import Objective
 from branchdiag.training.objectives.opsd import OPSD
@@ -61,6 +62,7 @@ class Loop:
         self.data, self.resolved = data, resolved
         self._settings, self._objective, self._processes = request.settings, objective, processes
         self._out = request.out
+        self._held_out: list[Rollout] = []
         self._schedule = None if request.schedule is None else request.schedule.schedule
         self.adapted = load_trained_model(resolved, request.settings, processes.device)
         self._base: Any = self.adapted.get_base_model()
@@ -137,11 +139,33 @@ class Loop:
         return self._line(rollouts, made, rate, float(norm), drawn_s, time.monotonic() - began)
 
     def measure(self) -> dict[str, Any] | None:
-        """KL(teacher || student) a token on the held-out problems, on rollouts of now."""
+        """KL(teacher || student) a token on the held-out problems; None where there are none.
+
+        On rollouts of now, and on those of the untrained student, which stay what they are: the
+        first also changes with what the student writes.
+        """
         if len(self.data.held_out) < self._processes.count:
             return None
         first, share = self._processes.share([(0, pair) for pair in self.data.held_out])
-        rollouts = self._draw(share, "held out", 0)
+        if not self._held_out:
+            with untrained(self.adapted):
+                self._held_out = self._draw(share, "held out", 0)
+        rollouts = self._held_out if self.step == 0 else self._draw(share, "held out", 0)
+        own, lengths = self._divergence(rollouts, first)
+        before = own if self.step == 0 else self._divergence(self._held_out, first)[0]
+        return {
+            "step": self.step,
+            "problems": len(self.data.held_out),
+            "divergence": own["divergence"],
+            "divergence_first_rollouts": before["divergence"],
+            "student_entropy": own["student_entropy"],
+            "completion_tokens": sum(lengths) / len(lengths),
+        }
+
+    def _divergence(
+        self, rollouts: Sequence[Rollout], first: int
+    ) -> tuple[dict[str, float | None], list[int]]:
+        """Means over all processes' tokens, and the rollouts' lengths."""
         settings = ObjectiveSettings(eos=self._settings.objective.eos)
         with evaluation_mode(self.adapted):
             made = batch_loss(
@@ -158,14 +182,7 @@ class Loop:
             )
         parts = self._processes.gather((made.diagnostics, _lengths(rollouts)))
         means = Diagnostics.total([diagnostics for diagnostics, _ in parts]).means()
-        lengths = [length for _, part in parts for length in part[0]]
-        return {
-            "step": self.step,
-            "problems": len(self.data.held_out),
-            "divergence": means["divergence"],
-            "student_entropy": means["student_entropy"],
-            "completion_tokens": sum(lengths) / len(lengths),
-        }
+        return means, [length for _, part in parts for length in part[0]]
 
     def close(self) -> None:
         """Give back what the sampler holds."""

@@ -6,6 +6,8 @@ the base model's type; they are drawn from the run's seed, so that every process
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -65,6 +67,20 @@ def load_trained_model(
 def trained_parameters(adapted: Any) -> list[torch.nn.Parameter]:
     """The adapter's weights, in one order everywhere."""
     return [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+
+
+@contextmanager
+def untrained(adapted: Any) -> Iterator[None]:
+    """Inside, the adapter adds nothing: the model that training began from."""
+    second = [p for name, p in adapted.named_parameters() if "lora_B" in name]
+    held = [parameter.data for parameter in second]
+    try:
+        for parameter in second:
+            parameter.data = torch.zeros_like(parameter.data)
+        yield
+    finally:
+        for parameter, data in zip(second, held, strict=True):
+            parameter.data = data
 
 
 def make_optimizer(adapted: Any, settings: TrainSettings) -> torch.optim.AdamW:

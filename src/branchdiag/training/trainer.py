@@ -45,9 +45,12 @@ class Outcome:
         measured = metrics.read_lines(self.path / metrics.HELD_OUT)
         if len(measured) > 1 and measured[0]["divergence"] and measured[-1]["divergence"]:
             before, after = measured[0]["divergence"], measured[-1]["divergence"]
+            same = measured[-1]["divergence_first_rollouts"]
             said.append(
-                f"divergence from the teacher on {measured[0]['problems']} held-out problems: "
-                f"{before:.4f} nats a token before, {after:.4f} after ({after / before - 1:+.0%})"
+                f"divergence from the teacher on {measured[0]['problems']} held-out problems, nats "
+                f"a token: {before:.4f} before, {same:.4f} after on the same rollouts "
+                f"({same / before - 1:+.0%}), {after:.4f} on the trained student's own "
+                f"({after / before - 1:+.0%})"
             )
         return said
 

@@ -72,6 +72,7 @@ def test_a_run_writes_what_it_says(finished: Path) -> None:
     assert is_adapter(finished / "adapter")
     held_out = read_lines(finished / "held_out.jsonl")
     assert [line["step"] for line in held_out] == [0, STEPS]
+    assert held_out[0]["divergence"] == held_out[0]["divergence_first_rollouts"] > 0
     card = (finished / "adapter" / "README.md").read_text()
     for words in ("pw-opsd", "moderate", "w_min 0.25", "fingerprint", "fp1:"):
         assert words in card
@@ -115,6 +116,7 @@ def test_a_signal_is_followed_by_a_checkpoint_and_a_resumed_run_is_an_uninterrup
     train(request(folder, f"steps={STEPS}", out="stopped", resume=True))
     assert [line["step"] for line in lines_of(run)] == list(range(1, STEPS + 1))
     assert losses(run) == losses(finished)  # to the last bit
+    assert read_lines(run / "held_out.jsonl") == read_lines(finished / "held_out.jsonl")
 
 
 def test_a_finished_run_is_left_alone_and_other_settings_are_refused(

@@ -1,0 +1,153 @@
+"""`branchdiag train` and `merge` as processes: killed, divided over two, and misused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from branchdiag.adapters import base_model_of
+from branchdiag.training.checkpoints import saved_steps
+from tests.conftest import branchdiag
+from tests.end_to_end.test_mistakes import refused
+from tests.tiny_models import write_tiny_model
+from tests.unit.training.tiny_runs import losses, write_problems, write_settings
+
+STEPS = 5
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("train")
+    write_tiny_model(path / "model")
+    write_problems(path / "problems.jsonl")
+    write_settings(path)
+    return path
+
+
+def arguments(out: str, *more: str) -> list[str]:
+    return ["train", "--model=./model", "--settings=tiny.toml", "--data=problems.jsonl",
+            f"--steps={STEPS}", f"--out={out}", "--progress=plain", *more]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> dict[str, Any]:
+    """An uninterrupted run of one process."""
+    ended = branchdiag(*arguments("whole", "--json"), cwd=folder, env=ONE_THREAD)
+    assert ended.status == 0, ended.err
+    return ended.json
+
+
+def test_a_run_says_what_it_came_to(folder: Path, whole: dict[str, Any]) -> None:
+    assert whole["steps"] == STEPS and whole["last"]["step"] == STEPS
+    assert [line["step"] for line in whole["held_out"]] == [0, STEPS]
+    assert Path(folder, whole["adapter"], "adapter_model.safetensors").is_file()
+    assert base_model_of(folder / whole["adapter"]) == str((folder / "model").resolve())
+    again = branchdiag(*arguments("whole"), cwd=folder, env=ONE_THREAD)
+    assert again.status == 0 and "nothing to do" in again.err
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    folder: Path, whole: dict[str, Any]
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "branchdiag", *arguments("killed")],
+        cwd=folder,
+        env={**os.environ, **ONE_THREAD},
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    metrics, deadline = folder / "killed" / "metrics.jsonl", time.monotonic() + 300
+    while not (metrics.is_file() and metrics.read_bytes().count(b"\n") >= 3):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 2 in saved_steps(folder / "killed") and STEPS not in saved_steps(folder / "killed")
+    ended = branchdiag(*arguments("killed", "--resume"), cwd=folder, env=ONE_THREAD)
+    assert ended.status == 0, ended.err
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    assert losses(folder / "killed") == pytest.approx(losses(folder / "whole"), abs=1e-5)
+
+
+def test_two_processes_are_one_with_the_same_batch(folder: Path, whole: dict[str, Any]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone",
+         "-m", "branchdiag", *arguments("two", "--json")],
+        cwd=folder,
+        env={**os.environ, **ONE_THREAD},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == STEPS  # one object: the main process alone speaks
+    assert losses(folder / "two") == pytest.approx(losses(folder / "whole"), abs=1e-5)
+
+
+def test_merged_weights_are_a_model(folder: Path, whole: dict[str, Any]) -> None:
+    ended = branchdiag("merge", whole["adapter"], "--out=merged", cwd=folder, env=ONE_THREAD)
+    assert ended.status == 0, ended.err
+    names = {path.name for path in (folder / "merged").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= names
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "words"),
+    [
+        (["--objective=opsd", "--schedule=sharp"], 2, ["opsd takes no schedule"]),
+        (["--schedule=modrate"], 2, ["modrate", "moderate"]),
+        (["--set=optimizer.lr=1"], 2, ["optimizer.lr", "unknown key"]),
+        (["--prefix-fraction=0.3", "--suffix-fraction=0.3"], 2, ["exclude each other"]),
+        (["--steps=500"], 2, ["learning rate is 0"]),
+        (["--data=none.jsonl"], 2, ["none.jsonl"]),
+        (["--model=./nowhere"], 2, ["no such model directory"]),
+        (["--engine=vllm"], 5, ["vllm"]),
+        (["--set=report_to=[\"wandb\"]", "--out=sinks"], 5, ["wandb", "metrics.jsonl"]),
+        (["--objective=grpo"], 2, ["grpo"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_option_is_explained(
+    folder: Path, more: list[str], status: int, words: list[str], in_process: Any
+) -> None:
+    out = [] if any("--out" in word for word in more) else ["--out=refused"]
+    base = ["train", "--settings=tiny.toml", "--progress=none", *out]
+    for default in ("--model=./model", "--data=problems.jsonl"):
+        if not any(word.startswith(default.partition("=")[0]) for word in more):
+            base.append(default)
+    refused(in_process(folder, [*base, *more]), status, *words)
+
+
+def test_directories_are_not_mixed(folder: Path, whole: dict[str, Any], in_process: Any) -> None:
+    changed = in_process(folder, arguments("whole", "--set=optimizer.learning_rate=1e-3"))
+    refused(changed, 3, "optimizer.learning_rate", "another --out")
+    adapter = in_process(folder, ["train", f"--model={whole['adapter']}", "--out=other"])
+    refused(adapter, 2, "this is an adapter", "branchdiag merge")
+    model = in_process(folder, ["merge", "model", "--out=other"])
+    refused(model, 2, "this is no adapter")
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run a command line in this process: what ends before the model is loaded takes no time."""
+    from branchdiag.cli.main import call
+    from tests.conftest import Ended
+
+    def run(cwd: Path, words: list[str]) -> Ended:
+        monkeypatch.chdir(cwd)
+        capsys.readouterr()
+        status = call(words)
+        printed = capsys.readouterr()
+        return Ended(status, printed.out, printed.err)
+
+    return run
