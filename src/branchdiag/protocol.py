@@ -35,17 +35,28 @@ def transport(default: Any, description: str, **constraints: Any) -> Any:
     )
 
 
+def added(default: Any, description: str, **constraints: Any) -> Any:
+    """A field that came later and whose default is what was done before it: at its default it is
+    left out of the fingerprints, so that runs made without it go on.
+    """
+    return Field(default, description=description, json_schema_extra={"added": True}, **constraints)
+
+
 class Section(BaseModel):
     """Base of all sections: frozen, strict about unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     def result_settings(self) -> dict[str, Any]:
-        """The settings that can change a result: all but the transport ones."""
+        """The settings that can change a result: all but the transport ones, and those that were
+        added later only where they are not at their default.
+        """
+        fields = type(self).model_fields
         return {
             name: value
             for name, value in self.model_dump(mode="json").items()
-            if not is_transport(type(self).model_fields[name])
+            if not is_transport(fields[name])
+            and not (is_added(fields[name]) and getattr(self, name) == fields[name].default)
         }
 
 
@@ -53,6 +64,12 @@ def is_transport(field: FieldInfo) -> bool:
     """Whether a field is marked as transport."""
     extra = field.json_schema_extra
     return isinstance(extra, Mapping) and bool(extra.get("transport"))
+
+
+def is_added(field: FieldInfo) -> bool:
+    """Whether a field is marked as added later."""
+    extra = field.json_schema_extra
+    return isinstance(extra, Mapping) and bool(extra.get("added"))
 
 
 class SpineSettings(Section):
@@ -121,6 +138,14 @@ class CandidateSettings(Section):
     )
     merge_equal_children: bool = Field(
         False, description="Keep one of children whose stripped lower-case text is equal."
+    )
+    spines: Literal["correct", "incorrect", "all"] = added(
+        "correct",
+        "Which spines are diagnosed (the paper: correct). With all, incorrect ones are reported "
+        "apart.",
+    )
+    random_per_problem: int = added(
+        0, "Further candidates a problem drawn without a look at entropy, reported apart.", ge=0
     )
 
 

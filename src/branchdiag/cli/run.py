@@ -29,6 +29,14 @@ class EngineName(enum.StrEnum):
     vllm = "vllm"
 
 
+class SpineKind(enum.StrEnum):
+    """Which spines are diagnosed."""
+
+    correct = "correct"
+    incorrect = "incorrect"
+    all = "all"
+
+
 class ProgressStyle(enum.StrEnum):
     """How progress is shown, on standard error."""
 
@@ -85,6 +93,13 @@ DryRun = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Progress = Annotated[ProgressStyle, typer.Option(help="auto: bars on a terminal, else lines.")]
+Spines = Annotated[
+    SpineKind | None,
+    typer.Option(
+        help="Which spines are diagnosed; correct, as the paper. With all, the incorrect ones are "
+        "reported apart."
+    ),
+]
 RestartFrom = Annotated[
     str | None,
     typer.Option(
@@ -107,10 +122,11 @@ def run_all(
     as_json: Json = False,
     progress: Progress = ProgressStyle.auto,
     restart_from: RestartFrom = None,
+    spines: Spines = None,
 ) -> None:
     """Run Phases A to G and end at the report. The same command goes on after a kill."""
     request = build_request(
-        model, teacher, problems, limit, protocol, settings, engine, out, seed, progress
+        model, teacher, problems, limit, protocol, settings, engine, out, seed, progress, spines
     )
     _run(request, restart_from, LETTERS, dry_run, as_json)
 
@@ -132,10 +148,11 @@ def run_phases(
     as_json: Json = False,
     progress: Progress = ProgressStyle.auto,
     restart_from: RestartFrom = None,
+    spines: Spines = None,
 ) -> None:
     """Run one phase or a range of them, in the run that the other options name."""
     request = build_request(
-        model, teacher, problems, limit, protocol, settings, engine, out, seed, progress
+        model, teacher, problems, limit, protocol, settings, engine, out, seed, progress, spines
     )
     _run(request, restart_from, parse_phases(phases), dry_run, as_json)
 
@@ -168,6 +185,7 @@ def build_request(
     out: Path | None,
     seed: int,
     progress: ProgressStyle,
+    spines: SpineKind | None = None,
 ) -> RunRequest:
     """The request that the options mean, with their defaults filled in."""
     from branchdiag.pipeline.inputs import RunRequest
@@ -176,6 +194,8 @@ def build_request(
     overrides = list(settings or [])
     if engine is not None:
         overrides.append(f"engine.name={engine.value}")
+    if spines is not None:
+        overrides.append(f"candidates.spines={spines.value}")
     source = protocol or ("paper" if model else "bundled")
     resolved = Protocol.load(source, overrides)
     options: dict[str, Sequence[object]] = {
@@ -188,6 +208,7 @@ def build_request(
         "--engine": [engine.value if engine else None],
         "--out": [out],
         "--seed": [seed or None],
+        "--spines": [spines.value if spines else None],
     }
     words = [
         f"{name}={value}"

@@ -1,4 +1,5 @@
-"""Phase B: what teacher and student think at every position of a correct spine.
+"""Phase B: what teacher and student think at every position of a correct spine (or, by a setting,
+of incorrect ones).
 
 Reads `spines`; writes `positions`. One forward pass under the teacher's prompt and one under the
 student's, over the same spine tokens (arXiv 2605.21606, appendix A: the whole softmax once a
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from branchdiag.phases.base import Context, Done, Outcome, Phase, Unit
+from branchdiag.phases.groups import diagnosed
 from branchdiag.prompts import render_student, render_teacher
 
 TOP_COLUMNS = ("top_ids", "top_teacher", "top_student")
@@ -74,13 +76,14 @@ def finite(value: float) -> float | None:
 
 
 def units(context: Context) -> list[Unit]:
-    """One unit a correct spine."""
+    """One unit a spine of the kind that is diagnosed (the paper: correct)."""
+    wanted = diagnosed(context.protocol.candidates.spines)
     return [
         (row["problem_id"],)
         for row in context.run.table("spines")
         .read(["problem_id", "correct", "n_spine_tokens"])
         .to_pylist()
-        if row["correct"] and row["n_spine_tokens"]
+        if row["correct"] in wanted and row["n_spine_tokens"]
     ]
 
 
@@ -125,7 +128,7 @@ PHASE = Phase(
     reads=("A",),
     writes=("positions",),
     unit=("problem_id",),
-    settings=("teacher", "candidates.min_p2", "candidates.min_ratio"),
+    settings=("teacher", "candidates.min_p2", "candidates.min_ratio", "candidates.spines"),
     inputs=("student", "teacher", "problems", "dtype"),
     version=1,
     needs_model=True,

@@ -3,7 +3,8 @@ appendix A).
 
 Reads `spines` and `positions`; writes `candidates`. A position qualifies where the teacher's second
 token is plausible, nothing there is junk, and the answer is not yet boxed; of those, the highest
-truncated entropies win, kept apart by a least spacing. Knows no model: it chooses from stored rows.
+truncated entropies win, kept apart by a least spacing. By a setting, further ones are drawn from
+all that qualify without a look at entropy. Knows no model: it chooses from stored rows.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from branchdiag.phases.base import Context, Done, Outcome, Phase, Unit, candidate_id
+from branchdiag.phases.groups import selected_by
 from branchdiag.protocol import CandidateSettings
+from branchdiag.store.fingerprint import derive_seed
 
 
 def select_spaced(
@@ -25,6 +28,22 @@ def select_spaced(
     order = sorted(zip(positions, scores, strict=True), key=lambda pair: (-pair[1], pair[0]))
     taken: list[int] = []
     for position, _ in order:
+        if len(taken) == limit:
+            break
+        if all(abs(position - other) >= spacing for other in taken):
+            taken.append(position)
+    return sorted(taken)
+
+
+def select_random(positions: Sequence[int], *, spacing: int, limit: int, seed: int) -> list[int]:
+    """Draws without replacement, each at least `spacing` from every one taken; in rising order.
+
+    Which are drawn depends on the set of positions and the seed alone.
+    """
+    import numpy as np
+
+    taken: list[int] = []
+    for position in np.random.default_rng(seed).permutation(sorted(positions)).tolist():
         if len(taken) == limit:
             break
         if all(abs(position - other) >= spacing for other in taken):
@@ -63,6 +82,7 @@ def choose(
     settings: CandidateSettings,
     text_of: Callable[[int], str],
     is_junk: Callable[[int], bool],
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """The candidates of one spine, as rows.
 
@@ -72,6 +92,7 @@ def choose(
         boxed_position: first token of the first box; it and all after it are no candidates.
         text_of: a token decoded.
         is_junk: whether a token is white space, punctuation or a control tag.
+        seed: of the draw that looks at no entropy, where there is one.
     """
     eligible: dict[int, tuple[Mapping[str, Any], list[int]]] = {}
     for row in positions:
@@ -90,9 +111,18 @@ def choose(
         spacing=settings.spacing_tokens,
         limit=settings.max_per_problem,
     )
+    drawn = select_random(
+        list(eligible),
+        spacing=settings.spacing_tokens,
+        limit=settings.random_per_problem,
+        seed=seed,
+    )
     return [
-        _candidate_row(*eligible[position], n_spine_tokens=n_spine_tokens, text_of=text_of)
-        for position in kept
+        {
+            **_candidate_row(*eligible[position], n_spine_tokens=n_spine_tokens, text_of=text_of),
+            "selected_by": selected_by(position in kept, position in drawn),
+        }
+        for position in sorted({*kept, *drawn})
     ]
 
 
@@ -158,6 +188,7 @@ def work(context: Context, owed: Sequence[Unit]) -> Generator[Outcome]:
             settings=context.protocol.candidates,
             text_of=text_of,
             is_junk=lambda token_id: token_id in control or is_junk_text(text_of(token_id)),
+            seed=derive_seed(context.seed, "random position", spine["problem_id"]),
         )
         yield Done(unit, {"candidates": rows})
 

@@ -7,13 +7,18 @@ never pooled. Computes no signal.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from branchdiag.phases.groups import PRIMARY
 from branchdiag.protocol import ReportSettings
 from branchdiag.signals import SIGNALS
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pandas as pd
 
     from branchdiag.report.leaderboard import LeaderboardGroup
@@ -24,7 +29,6 @@ if TYPE_CHECKING:
 
 REFERENCE = "one_minus_r"
 """What every other entry is compared with: the position that a schedule is made of."""
-PRIMARY = "primary"
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Group:
     rows: list[dict[str, Any]]
     board: Leaderboard
     level: float
+    h_trunc_sd: float | None
+    notes: tuple[str, ...] = ()
 
 
 def declared_entries() -> dict[str, Score]:
@@ -92,7 +98,55 @@ def evaluate_group(
         _row(name, result, beside, board, place)
         for place, (result, beside) in enumerate(zip(absolute, relative, strict=True))
     ]
-    return Group(name, description, rows, board, settings.level)
+    spread = _spread(frame["h_trunc"].to_numpy(float), problems)
+    return Group(name, description, rows, board, settings.level, spread)
+
+
+def _spread(values: npt.NDArray[np.float64], problems: npt.NDArray[Any]) -> float | None:
+    """Standard deviation of values centred in their problem; None where no problem has two."""
+    from branchdiag.stats.auroc import centre_within, cluster_codes
+
+    codes, n_problems = cluster_codes(problems)
+    freedom = values.size - n_problems
+    if freedom < 1:
+        return None
+    return math.sqrt(float((centre_within(values, codes) ** 2).sum()) / freedom)
+
+
+def add_range_restriction(groups: Sequence[Group]) -> list[Group]:
+    """The groups, each that was drawn at random with what choosing by entropy does to entropy.
+
+    Candidates chosen for their entropy differ little in it, which lowers the AUROC of every score
+    that goes with it; the same score at random positions shows by how much.
+    """
+    chosen = {group.name: group for group in groups}
+    noted = []
+    for group in groups:
+        if group.name.endswith("random_positions"):
+            name = group.name.removesuffix("random_positions").rstrip("_") or PRIMARY
+            note = _range_restriction(chosen[name], group)
+            group = replace(group, notes=() if note is None else (note,))
+        noted.append(group)
+    return noted
+
+
+def _range_restriction(chosen: Group, drawn: Group) -> str | None:
+    if chosen.h_trunc_sd is None or drawn.h_trunc_sd is None:
+        return None
+    sides = []
+    for group, words in ((chosen, "chosen by it"), (drawn, "drawn at random")):
+        entry = next(row for row in group.rows if row["name"] == "h_trunc")
+        area = "no AUROC" if entry["auroc"] is None else f"AUROC {entry['auroc']:.2f}"
+        if entry["ci_low"] is not None:
+            area += f" [{entry['ci_low']:.2f}, {entry['ci_high']:.2f}]"
+        sides.append(
+            f"{group.h_trunc_sd:.3f} nats among candidates {words} ({area}, "
+            f"{entry['n_positive']} positives)"
+        )
+    return (
+        f"Range restriction: inside problems h_trunc has a standard deviation of {sides[0]} and "
+        f"{sides[1]}. The two groups share candidates and are not compared by a test."
+    )
 
 
 def _row(
@@ -168,6 +222,7 @@ def group_document(group: Group) -> LeaderboardGroup:
         n_problems=board.n_problems,
         power=_power(board, group.level),
         reason=board.reason,
+        notes=group.notes,
     )
 
 

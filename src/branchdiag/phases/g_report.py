@@ -9,11 +9,12 @@ control. Computes no score of its own: a score is a column that B, C, D, F or S 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from branchdiag.phases.base import Context, Done, Outcome, Phase, Unit
+from branchdiag.phases.groups import PRIMARY, diagnosed, groups_of
 from branchdiag.protocol import ReportSettings
 
 if TYPE_CHECKING:
@@ -109,20 +110,13 @@ def score_values(
     return frame.sort_values("candidate_id", ignore_index=True)
 
 
-def analyse(
-    values: pd.DataFrame,
-    candidates: pd.DataFrame,
-    signals: pd.DataFrame,
-    settings: ReportSettings,
-) -> Analysis:
-    """Every statistic of the report.
+def analyse(values: pd.DataFrame, candidates: pd.DataFrame, settings: ReportSettings) -> Analysis:
+    """Every statistic of the report on the primary group, the leaderboard left out.
 
     Args:
         values: of `score_values`.
         candidates: the table, for the forced tokens' probabilities.
-        signals: the table.
     """
-    from branchdiag.phases.g_leaderboard import PRIMARY, evaluate_group
     from branchdiag.stats.estimate import Estimate
     from branchdiag.stats.finding import finding
     from branchdiag.stats.horizon import against_control
@@ -166,11 +160,7 @@ def analyse(
             level=settings.level,
         ),
         score_values=values,
-        groups=[
-            evaluate_group(
-                PRIMARY, "the candidates of this report", values, signals, settings, resampling
-            )
-        ],
+        groups=[],
     )
 
 
@@ -266,8 +256,7 @@ def work(context: Context, owed: Sequence[Unit]) -> Generator[Outcome]:
     from branchdiag.report.style import save_figures
     from branchdiag.store.atomic import write_text
 
-    frames = read_frames(context)
-    analysis = analyse_frames(frames, context.protocol.report)
+    frames, analysis = analyse_run(context)
     document = make_document(context, frames, analysis)
     drawn = report_frames(frames, analysis)
     figures = draw_all(document, drawn)
@@ -277,18 +266,21 @@ def work(context: Context, owed: Sequence[Unit]) -> Generator[Outcome]:
         drawn,
         figures,
         context.run.path / REPORT_PAGE,
-        examples=examples(context),
+        examples=examples(context, frames["labels"]["candidate_id"].tolist()),
     )
     # Last: where report.json is, everything it speaks of is there.
     write_text(context.run.path / REPORT_DOCUMENT, to_json(document))
     yield Done((), analysis.rows())
 
 
-def examples(context: Context) -> list[CandidateView]:
+def examples(context: Context, among: Collection[str]) -> list[CandidateView]:
     """A few candidates with the spine around them, for the page."""
     from branchdiag.report.candidate import candidate_view, pick_examples
 
-    chosen = pick_examples(context.run.table("labels").rows())
+    wanted = set(among)
+    chosen = pick_examples(
+        row for row in context.run.table("labels").rows() if row["candidate_id"] in wanted
+    )
     tables = {
         name: [row for row in context.run.table(name).rows() if row["candidate_id"] in chosen]
         for name in ("candidates", "labels", "grades")
@@ -308,21 +300,57 @@ def examples(context: Context) -> list[CandidateView]:
     ]
 
 
-def analyse_frames(frames: Mapping[str, pd.DataFrame], settings: ReportSettings) -> Analysis:
-    """The analysis of a run's tables."""
-    values = score_values(
-        frames["labels"], frames["candidates"], frames["positions"], frames["dropout"]
-    )
-    return analyse(values, frames["candidates"], frames["signals"], settings)
+def analyse_run(context: Context) -> tuple[dict[str, pd.DataFrame], Analysis]:
+    """The primary group's tables and the analysis of the run, groups told apart."""
+    from branchdiag.phases.g_leaderboard import add_range_restriction, evaluate_group
+
+    settings = context.protocol.report
+    groups = read_groups(context)
+    evaluated = []
+    for name, (description, frames) in groups.items():
+        values = score_values(
+            frames["labels"], frames["candidates"], frames["positions"], frames["dropout"]
+        )
+        evaluated.append(
+            evaluate_group(
+                name, description, values, frames["signals"], settings, resampling_of(settings)
+            )
+        )
+        if name == PRIMARY:
+            primary, analysis = frames, analyse(values, frames["candidates"], settings)
+    return primary, replace(analysis, groups=add_range_restriction(evaluated))
 
 
-def read_frames(context: Context) -> dict[str, pd.DataFrame]:
-    """Every table that the report reads."""
-    names = (
-        *("spines", "positions", "candidates", "dropout", "continuations", "grades", "labels"),
-        "signals",
-    )
-    return {name: context.run.table(name).frame() for name in names}
+def read_groups(context: Context) -> dict[str, tuple[str, dict[str, pd.DataFrame]]]:
+    """Every table that the report reads, cut to each group's candidates; the primary group first.
+
+    Spines are all of them in every group; positions are those of the spines that are diagnosed
+    with the group.
+    """
+    by_candidate = ("candidates", "dropout", "continuations", "grades", "labels", "signals")
+    whole = {
+        name: context.run.table(name).frame() for name in ("spines", "positions", *by_candidate)
+    }
+    correct = whole["spines"].set_index("problem_id")["correct"]
+    settings = context.protocol.candidates
+    rows: list[Any] = whole["candidates"].to_dict("records")
+    groups = groups_of(rows, {str(key): value for key, value in correct.items()}, settings)
+    base = diagnosed(settings.spines)
+    result = {}
+    for name, (description, ids) in groups.items():
+        kind = base[-1] if name.startswith("incorrect_spines") else base[0]
+        own = correct.index[correct.eq(kind)]
+        frames = dict(whole)
+        frames["positions"] = _among(whole["positions"], "problem_id", own)
+        for table in by_candidate:
+            frames[table] = _among(whole[table], "candidate_id", ids)
+        result[name] = (description, frames)
+    return result
+
+
+def _among(frame: pd.DataFrame, column: str, wanted: Iterable[str]) -> pd.DataFrame:
+    """The rows whose name is wanted, their order kept."""
+    return frame[frame[column].isin(list(wanted))].reset_index(drop=True)
 
 
 def report_frames(

@@ -33,7 +33,8 @@ def make_plan(request: RunRequest) -> dict[str, Any]:
     teacher = render_teacher(tokenizer, protocol.teacher, protocol.spine.prompt, first)
     prompts = [len(render_student(tokenizer, protocol.spine, p).token_ids) for p in inputs.problems]
     n = len(inputs.problems)
-    candidates = n * protocol.candidates.max_per_problem
+    chosen = protocol.candidates
+    candidates = n * (chosen.max_per_problem + chosen.random_per_problem)
     arms = protocol.candidates.max_children + protocol.continuation.control
     arms += protocol.continuation.spine
     samples = candidates * arms * protocol.continuation.rollouts

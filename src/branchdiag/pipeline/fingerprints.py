@@ -56,7 +56,9 @@ def settings_of(protocol: Protocol, phase: Phase) -> dict[str, Any]:
         values = getattr(protocol, section)
         assert isinstance(values, Section)
         if key:
-            chosen.setdefault(section, {})[key] = values.result_settings()[key]
+            settings = values.result_settings()
+            if key in settings:  # an added one at its default is not
+                chosen.setdefault(section, {})[key] = settings[key]
         else:
             chosen[section] = values.result_settings()
     return chosen

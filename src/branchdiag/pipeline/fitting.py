@@ -1,13 +1,15 @@
 """From a run's labels to `fitted.json` and its figure.
 
-Reads the manifest and the `labels` and `candidates` tables of a run (Phase F must be done); writes
-one JSON file, described by `schedule_schema.json` in the package, and one figure as PNG and SVG
-beside it. Fits PW-OPSD's weight (arXiv 2605.21606, equation 6), whose authors chose theirs by hand;
-the statistics are in `branchdiag.stats`. Changes nothing in the run and needs no lock.
+Reads the manifest and the `labels`, `candidates` and `spines` tables of a run (Phase F must be
+done); writes one JSON file, described by `schedule_schema.json` in the package, and one figure as
+PNG and SVG beside it. Fits PW-OPSD's weight (arXiv 2605.21606, equation 6), whose authors chose
+theirs by hand; the statistics are in `branchdiag.stats`. Candidates that the report tells apart
+from its own take no part. Changes nothing in the run and needs no lock.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,7 +100,11 @@ def labelled_candidates(run: RunDirectory) -> LabelledCandidates:
         )
     columns = {
         "labels": ("candidate_id", "problem_id", "r", "arms", "successes", "samples", "label"),
-        "candidates": ("candidate_id", "child_ids", "child_teacher"),
+        "candidates": (
+            *("candidate_id", "child_ids", "child_teacher"),
+            *("problem_id", "selected_by"),
+        ),
+        "spines": ("problem_id", "correct"),
     }
     tables = {name: run.table(name).read(keys).to_pydict() for name, keys in columns.items()}
     if run.warnings:
@@ -107,7 +113,29 @@ def labelled_candidates(run: RunDirectory) -> LabelledCandidates:
             where=str(run.path),
             fix="the same run-all command makes them again; branchdiag verify lists them",
         )
-    return LabelledCandidates.from_tables(tables["labels"], tables["candidates"])
+    return LabelledCandidates.from_tables(_primary(run, tables), tables["candidates"])
+
+
+def _primary(run: RunDirectory, tables: Mapping[str, dict[str, list[Any]]]) -> dict[str, list[Any]]:
+    """The labels without those of candidates that a setting added and the report tells apart."""
+    from branchdiag.phases.groups import primary_ids
+    from branchdiag.protocol import CandidateSettings
+
+    settings = CandidateSettings.model_validate(
+        run.manifest.get("protocol", {}).get("candidates", {})
+    )
+    labels = tables["labels"]
+    if settings.spines != "all" and not settings.random_per_problem:
+        return labels
+    candidates = tables["candidates"]
+    rows = [
+        dict(zip(candidates, values, strict=True))
+        for values in zip(*candidates.values(), strict=True)
+    ]
+    correct = dict(zip(tables["spines"]["problem_id"], tables["spines"]["correct"], strict=True))
+    kept = primary_ids(rows, correct, settings)
+    places = [index for index, name in enumerate(labels["candidate_id"]) if name in kept]
+    return {name: [column[index] for index in places] for name, column in labels.items()}
 
 
 def _fit(path: Path, estimand: Estimand | None, settings: FitSettings | None) -> FittedSchedule:

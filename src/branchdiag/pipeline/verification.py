@@ -47,8 +47,7 @@ def verify_run(path: Path) -> list[dict[str, str]]:
     ]
     faults += _compare_phase(run, _recomputed(outcomes))
     if "G" in done:
-        frames = g_report.read_frames(context)
-        analysis = g_report.analyse_frames(frames, context.protocol.report)
+        _, analysis = g_report.analyse_run(context)
         faults += _compare_phase(run, analysis.rows())
     return faults
 

@@ -235,18 +235,31 @@ def _range_restriction(document: Report) -> str | None:
         return None
     return (
         "Candidates were chosen for a high h_trunc, which narrows its range: the AUROC of h_trunc "
-        "and of the other entropies is lower than it would be over all positions."
+        "and of the other entropies is lower than it would be over all positions"
+        + (
+            "; the leaderboard shows both."
+            if document["settings"].get("candidates", {}).get("random_per_problem")
+            else " (--set candidates.random_per_problem=5 measures by how much)."
+        )
     )
 
 
 def _correct_spines_only(document: Report) -> str | None:
     counts = document["counts"]
     left_out = counts["incorrect_spines"] + counts["ungraded_spines"]
+    spines = document["settings"].get("candidates", {}).get("spines", "correct")
+    if spines == "incorrect":
+        return (
+            f"Every figure here stands on the student's {count(counts['incorrect_spines'])} "
+            "incorrect spines, not on correct ones as in the paper: something in them has gone "
+            "wrong already, so fewer continuations can succeed."
+        )
     if not left_out:
         return None
+    apart = ", and told apart in the leaderboard" if spines == "all" else ", the harder ones"
     return (
-        f"Only problems that the student solved are diagnosed: {count(left_out)} of "
-        f"{count(counts['problems'])} were left out, the harder ones."
+        f"Only problems that the student solved stand in these figures: {count(left_out)} of "
+        f"{count(counts['problems'])} were left out{apart}."
     )
 
 

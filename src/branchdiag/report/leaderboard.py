@@ -48,6 +48,7 @@ def leaderboard_group(
     n_problems: int,
     power: Mapping[str, float | None],
     reason: str | None,
+    notes: Sequence[str] = (),
 ) -> LeaderboardGroup:
     """A group as the document holds it; a missing column of a row becomes null."""
     columns = dict.fromkeys(name for row in rows for name in row)
@@ -77,7 +78,7 @@ def leaderboard_group(
         "sentences": [],
         "reason": reason,
     }
-    made["sentences"] = sentences(made, level)
+    made["sentences"] = [*sentences(made, level), *notes]
     return made
 
 

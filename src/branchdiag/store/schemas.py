@@ -148,6 +148,7 @@ CANDIDATES = TableSchema(
         Column("child_student", REALS, "Student's probability of each child (whole softmax)."),
         Column("spine_child", TOKEN, "Index of the child that is the spine's token.", True),
         Column("n_children", TOKEN, "Number of children."),
+        Column("selected_by", STRING, "entropy, random or both; missing: entropy.", True),
     ),
 )
 

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from branchdiag.phases.c_candidates import choose, select_spaced
+from branchdiag.phases.c_candidates import choose, select_random, select_spaced
 from branchdiag.protocol import CandidateSettings
 
 TEXTS = {1: " so", 2: " then", 3: " Then", 4: ".", 5: " now", 6: " go"}
@@ -109,3 +109,39 @@ def test_two_children_are_enough_and_one_is_not() -> None:
 def test_what_is_not_plausible_is_not_looked_at() -> None:
     row = position_row(7, plausible=False, top_ids=None, top_teacher=None, top_student=None)
     assert chosen([row]) == []
+
+
+@given(st.sets(st.integers(0, 60)), st.integers(1, 20), st.integers(0, 6), st.integers(0, 2**40))
+def test_random_positions_are_spaced_and_as_many_as_fit(
+    positions: set[int], spacing: int, limit: int, seed: int
+) -> None:
+    taken = select_random(sorted(positions), spacing=spacing, limit=limit, seed=seed)
+    assert taken == sorted(taken) and set(taken) <= positions and len(taken) <= limit
+    assert all(abs(a - b) >= spacing for a, b in combinations(taken, 2))
+    if len(taken) < limit:  # nothing more would have fitted
+        assert all(any(abs(p - t) < spacing for t in taken) for p in positions)
+    assert taken == select_random(sorted(positions)[::-1], spacing=spacing, limit=limit, seed=seed)
+
+
+def test_random_positions_do_not_look_at_entropy() -> None:
+    rows = [position_row(p, h_trunc=float(p)) for p in range(1, 31)]
+    other = [position_row(p, h_trunc=float(-p)) for p in range(1, 31)]
+
+    def drawn(source: list[dict[str, Any]]) -> list[int]:
+        made = chosen(source, random_per_problem=4, max_per_problem=2)
+        return [row["position"] for row in made if row["selected_by"] != "entropy"]
+
+    assert len(drawn(rows)) == 4 and drawn(rows) == drawn(other)
+    counts = [0] * 31
+    for seed in range(600):
+        for position in select_random(range(1, 31), spacing=1, limit=3, seed=seed):
+            counts[position] += 1
+    assert min(counts[1:]) > 30 and max(counts[1:]) < 95  # 60 each on average
+
+
+def test_a_position_may_be_chosen_both_ways_and_is_one_candidate() -> None:
+    rows = [position_row(p) for p in (3, 9)]
+    made = chosen(rows, random_per_problem=5, max_per_problem=1)
+    assert [(row["position"], row["selected_by"]) for row in made] == [(3, "both"), (9, "random")]
+    plain = chosen(rows, max_per_problem=1)
+    assert [(row["position"], row["selected_by"]) for row in plain] == [(3, "entropy")]
