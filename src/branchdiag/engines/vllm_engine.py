@@ -16,11 +16,13 @@ from typing import Any
 
 from branchdiag import model_files
 from branchdiag.engines.base import Completion, Key, Request
-from branchdiag.errors import BranchdiagError, MissingRequirement
+from branchdiag.errors import BranchdiagError, MissingRequirement, UsageError
 from branchdiag.protocol import EngineSettings
 
 BATCHED_TOKENS = 65_536
 """Prompt tokens a step may hold on a CPU, where prompts must not be cut into chunks."""
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes for the greatest rank of an adapter."""
 CPU_CACHE_SHARE = 4
 """On a CPU the key-value cache takes at most this part (1/4) of the free memory."""
 
@@ -103,7 +105,13 @@ class VllmEngine:
             "seed": 0,
         }
         if self.adapter_rank is not None:
-            arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": self.adapter_rank}
+            rank = next((rank for rank in LORA_RANKS if rank >= self.adapter_rank), None)
+            if rank is None:
+                raise UsageError(
+                    f"vLLM takes adapters up to rank {LORA_RANKS[-1]}, not {self.adapter_rank}",
+                    where="lora.r",
+                )
+            arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
         if self.on_cpu:
             # The CPU build crashes where the prefill of a seeded request is cut into chunks or
             # starts behind a cached prefix ("CPU Generator does not use offset").

@@ -7,6 +7,7 @@ text and encoded again. Knows no loss.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ class WithVllm:
     def close(self) -> None:
         """End vLLM's processes."""
         self._engine.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
 
 
 @contextmanager
