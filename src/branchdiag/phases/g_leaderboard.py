@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 REFERENCE = "one_minus_r"
 """What every other entry is compared with: the position that a schedule is made of."""
+OF_ROLLOUTS = ("control_viability", "control_length")
+"""Scores that are measured on continuations: ranked, but no control signal could use them."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def evaluate_group(
         labels[used] == "real_uncertain",
         problems[used],
         reference=REFERENCE,
+        never_best=OF_ROLLOUTS,
         **resampling,
     )
     rows = [
@@ -227,7 +230,11 @@ def group_document(group: Group) -> LeaderboardGroup:
 
 
 def _power(board: Leaderboard, level: float) -> dict[str, float | None]:
-    """The AUROCs below which nothing could have been told from 0.5, in three readings."""
+    """The AUROCs below which nothing could have been told from 0.5, in several readings.
+
+    With few problems that carry positives resampling sees too little spread, with candidates that
+    rise and fall together the null of independent ones does: the larger of the two counts.
+    """
     from branchdiag.stats.power import critical_auroc, detectable_auroc, null_sd
 
     negatives = board.n_candidates - board.n_positive
@@ -242,6 +249,8 @@ def _power(board: Leaderboard, level: float) -> dict[str, float | None]:
             None if board.median_sd is None else critical_auroc(board.median_sd, level)
         ),
         "critical_simultaneous": (
-            None if board.half_width is None else min(1.0, 0.5 + board.half_width)
+            None
+            if board.c is None or board.median_sd is None
+            else min(1.0, 0.5 + board.c * max(sd, board.median_sd))
         ),
     }

@@ -120,20 +120,21 @@ def _multiplicity(group: LeaderboardGroup, level: float) -> str:
 
 def _power(group: LeaderboardGroup, level: float) -> str:
     power = group["power"]
-    text = (
+    alone, clustered = power["critical"], power["critical_clustered"]
+    together = power["critical_simultaneous"]
+    counted = (
         f"With {plural(group['n_positive'], 'positive')} and "
-        f"{plural(group['n_negative'], 'negative')} an AUROC under {number(power['critical'])} "
-        f"could not have been told from 0.5 (two-sided, {percent(level)}; candidates taken for "
-        "independent, Hanley and McNeil 1982)"
+        f"{plural(group['n_negative'], 'negative')} an AUROC under "
     )
-    clustered, together = power["critical_clustered"], power["critical_simultaneous"]
-    if clustered is not None and together is not None:
-        text += (
-            f"; resampling whole problems puts that at {number(clustered)}, and at "
-            f"{number(together)} with all {group['n_compared']} taken together"
-        )
+    test = f"could not have been told from 0.5 (two-sided, {percent(level)}"
+    found = f"To be found in four studies of five it had to be {number(power['detectable'])}."
+    null = "the null spread of independent candidates, Hanley and McNeil 1982"
+    if alone is None or clustered is None or together is None:
+        return f"{counted}{number(alone)} {test}; {null}). {found}"
     return (
-        f"{text}. To be found in four studies of five it had to be {number(power['detectable'])}."
+        f"{counted}{number(max(alone, clustered))} {test}: the larger of "
+        f"{number(alone)} by {null}, and {number(clustered)} by resampling whole problems), nor "
+        f"one under {number(together)} with all {group['n_compared']} taken together. {found}"
     )
 
 
@@ -142,7 +143,8 @@ def _best(group: LeaderboardGroup) -> str:
     others = [e for e in entries.values() if e["name"] != group["best"]]
     worse = [e for e in others if e["vs_best_high"] is not None and e["vs_best_high"] < 0]
     left = len(others) - len(worse)
-    text = f"The best is {group['best']}, {number(entries[str(group['best'])]['auroc'])}"
+    auroc = number(entries[str(group["best"])]["auroc"])
+    text = f"The best that needs no rollout is {group['best']}, {auroc}"
     if not others:
         return f"{text}."
     return (

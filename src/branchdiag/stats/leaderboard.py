@@ -13,7 +13,7 @@ Reads arrays over candidates; knows no tables and no signal by name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, Unpack
 
@@ -72,8 +72,8 @@ class Leaderboard:
     """All standings in the order of their declaration, and what they stand on.
 
     n_compared: entries that differ once centred. n_candidates: rows on which all are compared.
-    median_sd: of the entries' AUROCs over resamples. half_width: c x median_sd, about what an
-    AUROC must lie away from one half to be told from it with all entries taken together.
+    median_sd: of the entries' AUROCs over resamples. c: how many standard deviations an AUROC must
+    lie away from one half to be told from it with all entries taken together.
     """
 
     standings: list[Standing]
@@ -84,7 +84,7 @@ class Leaderboard:
     n_positive: int
     n_problems: int
     median_sd: float | None
-    half_width: float | None
+    c: float | None
     reason: str | None
 
 
@@ -95,6 +95,7 @@ def compare(
     problem_id: npt.ArrayLike,
     *,
     reference: str,
+    never_best: Collection[str] = (),
     **resampling: Unpack[Resampling],
 ) -> Leaderboard:
     """Every declared score and signal that was measured, against 0.5, `reference` and the best.
@@ -105,6 +106,8 @@ def compare(
         positive: (C,) booleans.
         problem_id: (C,) the clusters.
         reference: with which each is compared, if it takes part; else the best alone.
+        never_best: entries that are ranked, but not taken for the best (what is measured on
+            outcomes is no rival of what is known before them).
     """
     is_positive, problems = np.asarray(positive, dtype=np.bool_), np.asarray(problem_id)
     values = {
@@ -130,7 +133,9 @@ def compare(
     if lacking or not distinct:
         figures = _Figures([], {}, {}, {}, None, None, None)
     else:
-        figures = _figures(residuals, distinct, is_positive, problems, reference, resampling)
+        figures = _figures(
+            residuals, distinct, is_positive, problems, reference, never_best, resampling
+        )
     ranks = {name: place for place, name in enumerate(figures.ordered, start=1)}
     standings = [
         Standing(
@@ -148,13 +153,13 @@ def compare(
     return Leaderboard(
         standings=standings,
         reference=reference if reference in distinct else None,
-        best=figures.ordered[0] if figures.ordered else None,
+        best=next((name for name in figures.ordered if name not in never_best), None),
         n_compared=len(distinct),
         n_candidates=int(is_positive.size),
         n_positive=int(is_positive.sum()),
         n_problems=int(np.unique(problems).size),
         median_sd=figures.median_sd,
-        half_width=figures.half_width,
+        c=figures.c,
         reason=lacking or figures.reason,
     )
 
@@ -213,7 +218,7 @@ class _Figures:
     against_reference: dict[str, Compared]
     against_best: dict[str, Compared]
     median_sd: float | None
-    half_width: float | None
+    c: float | None
     reason: str | None
 
 
@@ -223,6 +228,7 @@ def _figures(
     positive: BoolArray,
     problems: npt.NDArray[Any],
     reference: str,
+    never_best: Collection[str],
     resampling: Resampling,
 ) -> _Figures:
     codes, n_problems = cluster_codes(problems)
@@ -236,6 +242,7 @@ def _figures(
         )
     )
     ordered = [distinct[i] for i in np.argsort(-point_S, kind="stable")]
+    best = next((name for name in ordered if name not in never_best), None)
     whole = np.isfinite(replicates_SB).all(axis=0)
     n_dropped = int((~whole).sum())
     enough = n_problems >= MIN_CLUSTERS and (
@@ -275,14 +282,13 @@ def _figures(
             reference, _deviations(point_S - point_S[i], kept_SB - kept_SB[i])
         )
     median_sd = float(np.median(own[1])) if enough else None
-    c = max_quantile(*own, resampling["level"]) if enough else 0.0
     return _Figures(
         ordered=ordered,
         aurocs=dict(zip(distinct, areas, strict=True)),
         against_reference=against_reference,
-        against_best=differences(ordered[0], _all_pairs(point_S, kept_SB)),
+        against_best=({} if best is None else differences(best, _all_pairs(point_S, kept_SB))),
         median_sd=median_sd,
-        half_width=None if median_sd is None else median_sd * c,
+        c=max_quantile(*own, resampling["level"]) if enough else None,
         reason=None if enough else areas[0].estimate.reason,
     )
 

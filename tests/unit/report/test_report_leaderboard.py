@@ -74,9 +74,10 @@ def test_sentences_say_what_was_compared_seen_and_told_apart() -> None:
     many, power, best, reference = group()["sentences"]
     assert "3 scores and signals that differ" in many and "of 6 declared (2 are aliases)" in many
     assert "about 0.2 would lie" in many
-    assert "60 positives and 340 negatives an AUROC under 0.61 could not have been told" in power
-    assert "at 0.62, and at 0.66 with all 3" in power and "Hanley and McNeil" in power
-    assert "planted, 0.80; 1 of the 2 others cannot be told from it" in best
+    assert "60 positives and 340 negatives an AUROC under 0.62 could not have been told" in power
+    assert "0.61 by the null" in power and "Hanley and McNeil" in power
+    assert "nor one under 0.66 with all 3" in power
+    assert "needs no rollout is planted, 0.80; 1 of the 2 others cannot be told from it" in best
     assert "better than 1 - r: planted; worse than 1 - r: kl" in reference
 
 

@@ -121,9 +121,8 @@ def test_differences_and_both_kinds_of_intervals_equal_explicit_copies() -> None
                 standing[name].against_best,
                 point[i] - point[best], slow[i] - slow[best], largest, 0.0,
             )  # fmt: skip
-    assert board.half_width == pytest.approx(
-        np.median(slow.std(axis=1)) * np.quantile(largest_of(zip(point, slow, strict=True)), 0.95)
-    )
+    assert board.median_sd == pytest.approx(np.median(slow.std(axis=1)))
+    assert board.c == pytest.approx(np.quantile(largest_of(zip(point, slow, strict=True)), 0.95))
 
 
 def test_the_same_once_centred_is_one_entry_with_aliases() -> None:
@@ -205,6 +204,17 @@ def test_a_planted_better_signal_is_best_and_told_from_the_reference() -> None:
     assert standing["planted"].against_reference.p < 0.01
     assert standing["third"].against_best.high < 0
     assert standing["third"].against_reference.p > 0.05
+    barred = compare(
+        columns,
+        declared(*columns),
+        positive,
+        problem,
+        reference="second",
+        never_best=("planted",),
+        **SETTINGS,
+    )
+    assert barred.best != "planted" and barred.standings[-1].rank == 1
+    assert barred.standings[-1].against_best.low > 0
 
 
 def test_simultaneous_intervals_hold_all_signals_without_information_at_once() -> None:
