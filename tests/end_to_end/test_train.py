@@ -113,7 +113,7 @@ def test_merged_weights_are_a_model(folder: Path, whole: dict[str, Any]) -> None
         (["--data=none.jsonl"], 2, ["none.jsonl"]),
         (["--model=./nowhere"], 2, ["no such model directory"]),
         (["--engine=vllm"], 5, ["vllm"]),
-        (["--set=report_to=[\"wandb\"]", "--out=sinks"], 5, ["wandb", "metrics.jsonl"]),
+        (["--set=report_to=wandb", "--out=sinks"], 5, ["wandb", "metrics.jsonl"]),
         (["--objective=grpo"], 2, ["grpo"]),
     ],
 )  # fmt: skip
@@ -151,3 +151,14 @@ def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
         return Ended(status, printed.out, printed.err)
 
     return run
+
+
+@pytest.mark.slow
+def test_the_bundled_model_comes_closer_to_its_teacher(tmp_path: Path) -> None:
+    """100 steps with its own settings: the held-out divergence falls by a third."""
+    ended = branchdiag("train", "--progress=plain", "--json", cwd=tmp_path, env=ONE_THREAD)
+    assert ended.status == 0, ended.err
+    first, last = ended.json["held_out"]
+    assert last["step"] == 100
+    assert last["divergence_first_rollouts"] <= 2 / 3 * first["divergence"]
+    assert last["divergence"] <= 2 / 3 * first["divergence"]

@@ -74,13 +74,18 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def check(
-    path: Path, manifest: Mapping[str, Any] | None, identity: Mapping[str, Any], *, resume: bool
+    path: Path,
+    manifest: Mapping[str, Any] | None,
+    identity: Mapping[str, Any],
+    *,
+    steps: int,
+    resume: bool,
 ) -> int:
     """The step to go on from: 0 in a new directory.
 
     Raises:
-        SettingsConflict: the directory holds a run of other settings, or an unfinished one and
-            `resume` was not asked for.
+        SettingsConflict: the directory holds a run of other settings or one that is beyond `steps`,
+            or an unfinished one and `resume` was not asked for.
     """
     if manifest is None:
         return 0
@@ -91,15 +96,21 @@ def check(
             where=str(path),
             fix="another --out, or the settings that it was made with",
         )
-    steps = saved_steps(path)
+    made = saved_steps(path)
+    if made and made[-1] > steps:
+        raise SettingsConflict(
+            f"this run is at step {made[-1]} already, beyond the {steps} that were asked for",
+            where=str(path),
+            fix=f"--steps {made[-1]} or more, or another --out",
+        )
     if not resume:
-        at = f"its last checkpoint is step {steps[-1]}" if steps else "it has no checkpoint yet"
+        at = f"its last checkpoint is step {made[-1]}" if made else "it has no checkpoint yet"
         raise SettingsConflict(
             f"this directory holds an unfinished run; {at}",
             where=str(path),
             fix="the same command with --resume goes on; or another --out",
         )
-    return steps[-1] if steps else 0
+    return made[-1] if made else 0
 
 
 def new_manifest(

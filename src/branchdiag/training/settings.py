@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from branchdiag.engines.base import Sampling
 from branchdiag.errors import UsageError
@@ -183,6 +183,12 @@ class TrainSettings(Section):
     held_out: HeldOutSettings = HeldOutSettings()
     compute: ComputeSettings = ComputeSettings()
 
+    @field_validator("data", "report_to", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        """`--set report_to=wandb` means a list of one."""
+        return (value,) if isinstance(value, str) else value
+
     @staticmethod
     def load(source: str | Path, overrides: Sequence[str] = ()) -> TrainSettings:
         """`paper`, `bundled` or a TOML file, with `section.key=value` overrides on top.
@@ -254,7 +260,10 @@ class TrainSettings(Section):
 
     def result_settings(self) -> dict[str, Any]:
         """All settings that can change a result, sections within sections."""
-        return _without_transport(self)
+        settings = _without_transport(self)
+        if self.objective.accumulation == "release":  # its means depend on the division
+            settings["optimizer"]["micro_batch_size"] = self.optimizer.micro_batch_size
+        return settings
 
 
 def _method_settings(values: dict[str, Any]) -> dict[str, Any]:

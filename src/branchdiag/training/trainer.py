@@ -109,7 +109,9 @@ def train(request: TrainRequest) -> Outcome:
                 adapter = request.out / directory.ADAPTER
                 return Outcome(request.out, adapter, settings.steps, True, processes.is_main)
             processes.wait()
-            first = directory.check(request.out, manifest, identity, resume=request.resume)
+            first = directory.check(
+                request.out, manifest, identity, steps=settings.steps, resume=request.resume
+            )
             if manifest is None:
                 described = _described(request, resolved.to_dict(), data)
                 manifest = directory.new_manifest(identity, described, request.command)
@@ -135,7 +137,7 @@ def _run(
     processes.wait()  # nobody writes before everybody has read
     reporter = create_reporter(request.progress if processes.is_main else "none")
     if processes.is_main:
-        manifest["settings"] = settings.model_dump(mode="json")
+        manifest |= {"settings": settings.model_dump(mode="json"), "finished_steps": None}
         directory.save_manifest(out, manifest)
         for name in (metrics.METRICS, metrics.HELD_OUT):
             metrics.keep_until(out / name, first)
@@ -164,8 +166,9 @@ def _run(
                             loop.save()
                 reporter.advance(1, int(line["tokens"]))
                 every = settings.held_out.every
-                if loop.step == settings.steps or (every and loop.step % every == 0):
+                if every and loop.step % every == 0 and loop.step < settings.steps:
                     _measure(loop, out, processes)
+            _measure(loop, out, processes)
             if processes.is_main:
                 with guard.shielded():
                     _finish(loop, out, manifest)

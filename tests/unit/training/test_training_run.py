@@ -160,6 +160,27 @@ def test_every_objective_trains(folder: Path, objective: str) -> None:
         assert lines[0]["missing"]["clipped_token_share"] == "the objective clips nothing"
 
 
+def test_gradient_checkpointing_changes_memory_alone(folder: Path, finished: Path) -> None:
+    changes = ("steps=2", "compute.gradient_checkpointing=true")
+    run = train(request(folder, *changes, out="recomputed")).path
+    assert losses(run) == pytest.approx(losses(finished)[:2], abs=1e-6)
+
+
+def test_a_bfloat16_model_carries_a_float32_adapter(folder: Path) -> None:
+    run = train(request(folder, "steps=2", "compute.dtype=bfloat16", out="half")).path
+    assert all(line["grad_norm"] > 0 for line in lines_of(run))
+    from safetensors.torch import load_file
+
+    tensors = load_file(run / "adapter" / "adapter_model.safetensors").values()
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
+    assert any(tensor.any() for tensor in tensors)
+
+
+def test_a_run_beyond_the_steps_asked_for_is_not_cut(folder: Path, finished: Path) -> None:
+    with pytest.raises(SettingsConflict, match="at step 4 already"):
+        train(request(folder, "steps=3", out="finished", resume=True))
+
+
 def test_teachers_differ_after_the_first_step_alone(folder: Path, finished: Path) -> None:
     series = {"fixed": losses(finished)}
     for kind in ("current", "ema"):
