@@ -149,8 +149,8 @@ def coverage_table(results: list[dict], estimand: str) -> None:
     if not mine:
         return
     print(f"\n{estimand}: percentage of replicates whose band holds the true weight\n")
-    print("| truth | n | " + " | ".join(f"r={r:g}" for r in AT) + " | width | status |")
-    print("|---|" + "---|" * (AT.size + 3))
+    print("| truth | n | " + " | ".join(f"r={r:g}" for r in AT) + " | mean | width | status |")
+    print("|---|" + "---|" * (AT.size + 4))
     for name in INTERIOR:
         rows = [r for r in mine if r["job"][1] == name]
         if not rows:
@@ -159,7 +159,8 @@ def coverage_table(results: list[dict], estimand: str) -> None:
         width = np.array([r["width"] for r in rows if r["width"] is not None])
         counts = Counter(f"{r['status']} {r['direction']}" for r in rows)
         said = ", ".join(f"{key} {count}" for key, count in counts.most_common())
-        cells = " | ".join(f"{100 * share:.1f}" for share in held.mean(axis=0))
+        shares = [*held.mean(axis=0), held.mean()]
+        cells = " | ".join(f"{100 * share:.1f}" for share in shares)
         print(f"| {name} | {len(held)} | {cells} | {width.mean():.2f} | {said} |")
     fewest = min(Counter(r["job"][1] for r in mine).values())
     error = 100 * np.sqrt(0.95 * 0.05 / fewest)
