@@ -46,12 +46,12 @@ def whole(folder: Path) -> dict[str, Any]:
     return ended.json
 
 
-def test_a_run_says_what_it_came_to(folder: Path, whole: dict[str, Any]) -> None:
+def test_a_run_says_what_it_came_to(folder: Path, whole: dict[str, Any], in_process: Any) -> None:
     assert whole["steps"] == STEPS and whole["last"]["step"] == STEPS
     assert [line["step"] for line in whole["held_out"]] == [0, STEPS]
     assert Path(folder, whole["adapter"], "adapter_model.safetensors").is_file()
     assert base_model_of(folder / whole["adapter"]) == str((folder / "model").resolve())
-    again = branchdiag(*arguments("whole"), cwd=folder, env=ONE_THREAD)
+    again = in_process(folder, arguments("whole"))
     assert again.status == 0 and "nothing to do" in again.err
 
 

@@ -11,6 +11,7 @@ from branchdiag.errors import BranchdiagError, UsageError
 from branchdiag.schedule import Schedule
 from branchdiag.training.inputs import NamedSchedule, load_settings, read_schedule, schedule_model
 from branchdiag.training.model import learning_rate
+from branchdiag.training.objectives import OBJECTIVE_NAMES
 from branchdiag.training.settings import TrainSettings
 
 
@@ -85,6 +86,17 @@ def test_the_bundled_models_settings_load_and_name_its_own_data() -> None:
     assert bundled.name == "bundled" and bundled.data == ("bundled:distill",)
     assert load_settings(None, "some/model", [], []).name == "paper"
     assert load_settings(None, None, ["a.jsonl"], []).data == ("a.jsonl",)
+
+
+def test_a_files_method_settings_concern_the_methods_that_have_them() -> None:
+    """The bundled settings take the clip of opsd and pw-opsd off; the others have none."""
+    for name in OBJECTIVE_NAMES:
+        objective = TrainSettings.load("bundled", [f"objective.name={name}"]).make_objective()
+        assert getattr(objective, "clip", None) is None
+    with pytest.raises(UsageError, match="eopd has no setting 'clip'"):
+        TrainSettings.load(
+            "bundled", ["objective.name=eopd", "objective.settings.clip=0.1"]
+        ).make_objective()
 
 
 def test_a_schedule_is_a_preset_uniform_or_a_file(tmp_path: Path) -> None:
