@@ -148,7 +148,7 @@ def train(
         outcome = run(request)
     except Interrupted as stop:
         print(
-            f"stopped by {stop}; the last update is written to {request.out}. "
+            f"stopped by {stop}; every finished update is kept in {request.out}. "
             "The same command with --resume goes on.",
             file=sys.stderr,
         )
