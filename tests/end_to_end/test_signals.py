@@ -15,6 +15,7 @@ from branchdiag.store.schemas import TABLES
 from branchdiag.store.table import Table
 from tests.conftest import SMALL, Ended, branchdiag
 
+UNDEFINED = ("akl_head_share", "sfd_next_confidence")  # sides agree; last token
 LATER = ("gkd_jsd", "iw_opd_share")
 BEFORE_S = (
     *("problems", "spines", "positions", "candidates", "dropout"),
@@ -59,7 +60,7 @@ def test_every_candidate_has_every_signal_that_is_defined_there(finished_run: Pa
     run = RunDirectory.open(finished_run)
     frame = run.table("signals").frame()
     assert len(frame) == run.table("candidates").n_rows()
-    assert frame[[n for n in SIGNALS if n != "akl_head_share"]].notna().all().all()
+    assert frame[[n for n in SIGNALS if n not in UNDEFINED]].notna().all().all()
     positions = run.table("positions").frame()
     beside = frame.merge(positions, on=["problem_id", "position"])
     for name, other in (("forward_kl", "kl"), ("gkd_jsd", "jsd"), ("eopd_entropy", "h_full")):
@@ -117,3 +118,40 @@ def test_restarting_from_s_leaves_everything_else_alone(copied_run: Path) -> Non
     assert again(copied_run).status == 0
     assert untouched(copied_run) == before
     assert RunDirectory.open(copied_run).table("signals").rows() == rows
+
+
+def test_at_least_18_signals_differ_once_centred(finished_run: Path) -> None:
+    rows = RunDirectory.open(finished_run).table("leaderboard").rows()
+    signals = [row for row in rows if row["kind"] == "signal"]
+    assert {row["name"] for row in signals} == SIGNALS.keys()
+    differ = [
+        r
+        for r in signals
+        if r["alias_of"] is None and "the same" not in str(r["comparison_reason"])
+    ]
+    assert len(differ) >= 18
+    alias = {row["name"]: row["alias_of"] for row in rows}
+    assert alias["forward_kl"] == "kl" and alias["reopold_log_ratio"] == "log_ratio"
+    assert alias["iw_opd_weight"] == "iw_opd_share"
+
+
+def test_the_leaderboard_repeats_the_scores_and_compares_on_the_same_candidates(
+    finished_run: Path,
+) -> None:
+    run = RunDirectory.open(finished_run)
+    board = {row["name"]: row for row in run.table("leaderboard").rows()}
+    scores = {(row["figure"], row["name"]): row for row in run.table("scores").rows()}
+    for (figure, name), row in scores.items():
+        if figure == "absolute":
+            assert (board[name]["auroc"], board[name]["ci_low"]) == (row["auroc"], row["ci_low"])
+        if figure == "relative":
+            assert board[name]["relative_auroc"] == row["auroc"]
+            assert board[name]["relative_p"] == row["p"]
+    for row in board.values():
+        if row["vs_reference"] is not None and row["n_missing"] == 0:
+            less = row["auroc"] - board["one_minus_r"]["auroc"]
+            assert row["vs_reference"] == pytest.approx(less, abs=1e-12)
+    document = json.loads((finished_run / "report.json").read_text())
+    (group,) = document["leaderboard"]
+    assert len(group["entries"]) == len(board)
+    assert group["sentences"]

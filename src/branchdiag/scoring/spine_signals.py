@@ -5,8 +5,8 @@ writes one array a signal. Knows no problem, no table and no signal by name. Use
 Phase B: the body runs once a side, the vocabulary projection a chunk of positions at a time.
 
 Full distributions are made at the positions asked for alone, a block of rows at a time; over the
-rest of the spine only both log-probabilities of its own tokens are kept, and only where a signal
-adds them up.
+rest of the spine only the log-probabilities of its own and the teacher's first tokens are kept, and
+only where a signal looks along the spine.
 """
 
 from __future__ import annotations
@@ -123,13 +123,14 @@ def _log_probs(
 def _whole_spine(
     blocks: Iterator[tuple[Tensor, Tensor, Tensor]], tokens_L: Tensor
 ) -> SpineLogprobs:
-    teacher, student = [], []
+    teacher, student, top = [], [], []
     for rows, log_q_TV, log_p_TV in blocks:
         own_T = tokens_L[rows]
         _check_tokens(own_T, log_q_TV.shape[1])
         teacher.append(log_q_TV.gather(1, own_T[:, None])[:, 0])
         student.append(log_p_TV.gather(1, own_T[:, None])[:, 0])
-    return SpineLogprobs(torch.cat(teacher), torch.cat(student))
+        top.append(log_q_TV.amax(-1))
+    return SpineLogprobs(torch.cat(teacher), torch.cat(student), torch.cat(top))
 
 
 def _check_tokens(tokens_T: Tensor, width: int) -> None:

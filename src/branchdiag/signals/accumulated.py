@@ -1,7 +1,8 @@
-"""Signals that add up over the spine: what lies before a position, and what is still to come.
+"""Signals that look along the spine: what lies before a position, and what is still to come.
 
-IW-OPD's accumulated discrepancy (arXiv 2606.22600, eq. 14 to 17) with the weight it implies, and
-MiniLLM's return. They need both sides' log-probabilities of every token of the spine.
+IW-OPD's accumulated discrepancy (arXiv 2606.22600, eq. 14 to 17) with the weight it implies,
+MiniLLM's return, and the teacher's confidence one token on. They need both sides' log-probabilities
+of every token of the spine.
 """
 
 from __future__ import annotations
@@ -52,3 +53,13 @@ def minillm_mean_return(at: View) -> Tensor:
     """The same sum divided by how many tokens it is over, nats a token."""
     left_T = len(at.whole_spine.advantages) - at.position_T
     return minillm_return(at) / left_T
+
+
+@signal(sign=-1, paper="SFD, arXiv 2605.30833, along the spine alone", whole_spine=True)
+def sfd_next_confidence(at: View) -> Tensor:
+    """Probability of the teacher's first token one position on, after the spine's own token;
+    undefined at the last.
+    """
+    following_L = at.whole_spine.teacher_top_L.roll(-1)
+    following_L[-1] = float("nan")
+    return following_L.exp()[at.position_T]

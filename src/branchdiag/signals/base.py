@@ -1,8 +1,8 @@
 """What a control signal is, what it may look at, and how a function becomes one.
 
 Knows no model, no table and no statistic. A signal is a function of a few positions of a spine: of
-both full distributions there, of the spine's own token, and, where it says so, of both sides'
-log-probabilities over the whole spine. Written with the methods of tensors alone, so that the
+both full distributions there, of the spine's own token, and, where it says so, of what both sides
+say of each token of the whole spine. Written with the methods of tensors alone, so that the
 tables, which take their columns from here, load no torch.
 
 The sign is declared before any data are seen and points to *real-uncertain*, a place where every
@@ -26,10 +26,16 @@ Sign: TypeAlias = Literal[1, -1]
 
 @dataclass(frozen=True, eq=False)
 class SpineLogprobs:
-    """Both sides' log-probabilities of a spine's own tokens, float64 [L], nats."""
+    """What is kept of every position of a spine, float64 [L], nats.
+
+    Attributes:
+        teacher_L, student_L: each side's log-probability of the spine's own token.
+        teacher_top_L: the teacher's log-probability of its own first token.
+    """
 
     teacher_L: Tensor
     student_L: Tensor
+    teacher_top_L: Tensor
 
     @cached_property
     def advantages(self) -> Tensor:
@@ -46,7 +52,7 @@ class View:
             a side excludes a token.
         token_T: the spine's own tokens, int64.
         position_T: their indices in the spine, int64, from 0.
-        spine: the whole spine's log-probabilities; asked of by signals that declare it alone.
+        spine: what is kept of the whole spine; read by signals that declare it alone.
     """
 
     log_q_TV: Tensor
@@ -97,7 +103,7 @@ class View:
 
     @property
     def whole_spine(self) -> SpineLogprobs:
-        """The spine's log-probabilities.
+        """What is kept of the whole spine.
 
         Raises:
             ValueError: the signal did not declare that it needs them.
