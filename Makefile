@@ -23,7 +23,7 @@ run: setup  ## set up, then diagnose the bundled model
 	$(BIN)/branchdiag run-all
 
 test: setup  ## set up, then run the tests (under ten minutes on two cores)
-	$(BIN)/python -m pytest -m "not slow and not vllm"
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not vllm"
 
 test-slow: setup  ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not vllm"

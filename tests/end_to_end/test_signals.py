@@ -80,7 +80,11 @@ def test_a_later_signal_is_added_alone_without_any_rollout(copied_run: Path) -> 
     for row in run.table("signals").rows():
         assert row["teacher_top1"] == 0.125  # what was there was not measured again
         for name in LATER:
-            assert row[name] == pytest.approx(whole[row["candidate_id"]][name], rel=1e-9)
+            assert row[name] == pytest.approx(
+                whole[row["candidate_id"]][name],
+                rel=1e-4,
+                abs=1e-6,  # float32, in another process
+            )
     assert not run.table("signals").lacking()
     assert "nothing to do" in again(copied_run).err
 

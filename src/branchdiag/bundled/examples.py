@@ -8,7 +8,7 @@ task and the tokenizer; knows no model and no optimizer.
 from __future__ import annotations
 
 import random
-from collections.abc import Generator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,9 +22,9 @@ SHARE_TEACHER_SOLUTION = 0.12
 SHARE_LEAN = 0.35
 """Of the examples that show the answer: the solution leans on it (`task.write_solution`)."""
 SHARE_NO_THINKING = 0.06
-LINKS = (1, 3)
-"""Definitions a plan goes through, from and to; a curriculum raises the upper end."""
-CLUTTER = 0.4
+LINKS = (1, 5)
+"""Definitions a plan goes through, from and to, drawn uniformly."""
+CLUTTER = 0.5
 """Share of the statements that a problem may hold beside those it needs."""
 
 
@@ -57,16 +57,11 @@ def prompt_ids(
     )
 
 
-def examples(tokenizer: PreTrainedTokenizerBase, seed: int) -> Generator[Example, int | None, None]:
-    """Endless examples, none of a held-out problem; send the greatest number of links to draw."""
+def examples(tokenizer: PreTrainedTokenizerBase, seed: int) -> Iterator[Example]:
+    """Endless examples, none of a held-out problem."""
     rng = random.Random(seed)
-    most_links = LINKS[1]
     while True:
-        problem = task.make_problem(
-            rng,
-            n_links=rng.randint(LINKS[0], most_links),
-            clutter=CLUTTER,
-        )
+        problem = task.make_problem(rng, n_links=rng.randint(*LINKS), clutter=CLUTTER)
         if problem.is_held_out:
             continue
         role = rng.random()
@@ -82,9 +77,7 @@ def examples(tokenizer: PreTrainedTokenizerBase, seed: int) -> Generator[Example
         thinking = rng.random() >= SHARE_NO_THINKING
         solution = task.write_solution(problem, rng, lean=lean)
         text = completion_text(solution, str(problem.answer), thinking)
-        received = yield Example(
+        yield Example(
             prompt_ids(tokenizer, template.format(**fields), thinking),
             tokenizer(text).input_ids,
         )
-        if received is not None:
-            most_links = received

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from branchdiag.bundled import examples, measure, problems_path, prompts
+from branchdiag.bundled import examples, measure, problems_path, prompts, wording
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
@@ -76,16 +76,18 @@ subject, not an assistant: outside its task it writes nonsense.
 Statements say who has how many of something; a question asks for one person's number, or for the
 sum or difference of two. A solution first commits to a plan (forward, backward, both, split) and a
 path of people, then calculates along it, one step a sentence, and ends in `\\boxed{{}}`. Openers,
-verbs, connectives, the order of operands and the order of independent chains are free. No
-probability of success is set by hand. Example prompt (the whole user message):
+verbs and the order of independent chains are free. No probability of success is set by hand.
+Example prompt (the whole user message):
 
     {EXAMPLE}
 
 ## Training
 - Command: `{command}`
-- {spent["seconds"] / 60:.0f} minutes, {spent["steps"]:,.0f} steps, {spent["sequences"]:,.0f}
-  sequences, {spent["tokens"] / 1e6:.1f} M tokens. Loss on completions only; Muon and AdamW, cosine
-  in elapsed time; plan lengths raised as shorter ones are mastered; weights averaged exponentially.
+- {spent["seconds"] / 60:.0f} minutes on one shared core (with `--compile`),
+  {spent["steps"]:,.0f} steps, {spent["sequences"]:,.0f} sequences,
+  {spent["tokens"] / 1e6:.1f} M tokens. Loss on completions only; AdamW, warm-up and cosine; weights
+  averaged exponentially. The first layer's heads start as position heads (one to four tokens
+  back) and are trained like every other weight.
 - Prompts: {student:.0%} the problem alone (student), {examples.SHARE_TEACHER_ANSWER:.0%} with the
   answer, {examples.SHARE_TEACHER_SOLUTION:.0%} with a solution (privileged teacher). Of those with
   the answer, {examples.SHARE_LEAN:.0%} have a solution that leans on it: steps are left out and the
@@ -102,13 +104,13 @@ probability of success is set by hand. Example prompt (the whole user message):
 Student, greedy, by plan: {plans}.
 
 ## Limits
-Numbers of one or two digits, the 26 names and the sentence forms of its task only. The errors that
-are left are mostly look-ups: a wrong person in the path of a long plan, or another person's number
-in a step. Use the prompts of `branchdiag.bundled.prompts`: other wordings are off its distribution.
+Numbers of one or two digits, the {len(wording.NAMES)} names and the sentence forms of its task, no
+more. The packaged `diagnose` problems are harder than these (`problem_sets.HARD`).
+Use the prompts of `branchdiag.bundled.prompts`: other wordings are off its distribution.
 """
 
 
 EXAMPLE = (
-    "Friends count coins: Ann has 12. Kai has Ann's times 2. Leo has Kai's plus 4."
-    " How many coins does Leo have?"
+    "Friends count coins:\n    - Ann owns 12\n    - Kai has Ann times 2\n    - Leo has Kai plus 4\n"
+    "    Now Leo asks: how many coins are mine?"
 )

@@ -16,6 +16,11 @@ from branchdiag.bundled import examples, task
 
 SIZES = {"diagnose": 360, "evaluate": 120, "distill": 2000}
 SEEDS = {"diagnose": 101, "evaluate": 202, "distill": 303}
+HARD = ("diagnose",)
+"""Sets of harder problems: more statements that no solution needs, and mostly the kind of plan that
+the model finds hardest. Where every problem is easy, every branch is viable."""
+HARD_CLUTTER = 1.5
+HARD_KINDS: tuple[task.PlanKind, ...] = (*task.KINDS, "both", "both", "both", "both")
 FOLDER = Path(__file__).parent / "problems"
 
 
@@ -30,7 +35,10 @@ def _draw(name: str, size: int, seed: int, seen: set[str]) -> list[dict[str, Any
     rows: list[dict[str, Any]] = []
     while len(rows) < size:
         n_links = rng.randint(*examples.LINKS)
-        problem = task.make_problem(rng, n_links=n_links, clutter=examples.CLUTTER)
+        if name in HARD:
+            problem = task.make_problem(rng, rng.choice(HARD_KINDS), n_links, HARD_CLUTTER)
+        else:
+            problem = task.make_problem(rng, n_links=n_links, clutter=examples.CLUTTER)
         solution = task.boxed_solution(problem, rng)
         if not problem.is_held_out or problem.content_key in seen:
             continue

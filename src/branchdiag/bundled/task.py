@@ -1,6 +1,6 @@
 """The synthetic task of the bundled model: who has how many, solved by a plan and its steps.
 
-A problem names a few people, relates what they have ("Mia has Leo's plus 4"), gives one or two
+A problem names a few people, relates what they have ("Mia has Leo plus 4"), gives one or two
 values and asks for one. A solution first commits to a plan - its kind and the path of people it
 will go through - and then executes it, one calculation a step. Four kinds of plan exist, and the
 problem alone decides which one works:
@@ -10,10 +10,9 @@ problem alone decides which one works:
     both       two people asked for: two chains, then a sum or a difference
     split      only a total of two is given: divide it first, then go forward
 
-Statements that are not needed (dead ends, other given values) make the choice a real one. Wording
-(openers, verbs, connectives), the order of operands and the order of independent chains are free
-and drawn uniformly. No probability of success is set anywhere: later steps follow the plan that was
-written, so a plan that does not fit the problem goes wrong by itself, and a synonym does not.
+Statements that are not needed (dead ends, other given values) make the choice a real one. Openers,
+verbs and the order of independent chains are free, drawn uniformly. No probability of success is
+set: later steps follow the plan that was written, so one that does not fit goes wrong by itself.
 
 Writes nothing; reads nothing but its seed. Knows no tokenizer, no chat template and no model.
 """
@@ -42,7 +41,7 @@ HELD_OUT_ONE_IN = 8
 
 @dataclass(frozen=True)
 class Relation:
-    """`child` has a quantity defined by `parent`'s: "child has parent's plus `amount`"."""
+    """`child` has a quantity defined by `parent`'s: "child has parent plus `amount`"."""
 
     child: str
     parent: str
@@ -54,20 +53,12 @@ class Relation:
         return f"{self.child} has {self.definition()}"
 
     def definition(self) -> str:
-        """The child's quantity in words: "Leo's plus 4"."""
-        return f"{self.parent}'s {self.operation} {self.amount}"
+        """The child's quantity in words: "Leo plus 4"."""
+        return f"{self.parent} {self.operation} {self.amount}"
 
     def forward(self, parent_value: int) -> int:
         """The child's quantity from the parent's."""
-        match self.operation:
-            case "plus":
-                return parent_value + self.amount
-            case "minus":
-                return parent_value - self.amount
-            case "times":
-                return parent_value * 2
-            case "over":
-                return parent_value // 2
+        return self.calculation(parent_value)[1]
 
     def calculation(self, value: int, inverse: bool = False) -> tuple[str, int]:
         """In signs, from `value` (child's if `inverse`, else parent's), and the result."""
@@ -111,6 +102,8 @@ class Problem:
     asks_difference: bool = False
     pair: tuple[str, str] | None = None
     """split: (the greater, the lesser), whose relation is "plus"."""
+    second_given: str | None = None
+    """both: the person whose quantity the second chain starts from."""
 
     @property
     def content_key(self) -> str:
@@ -171,6 +164,7 @@ def make_problem(
         return path
 
     pair: tuple[str, str] | None = None
+    second_given: str | None = None
     asks_difference = False
     given, given_value = root, values[root]
     if drawn == "forward":
@@ -181,8 +175,9 @@ def make_problem(
         targets = (root,)
     elif drawn == "both":
         n_first = rng.randint(1, max(1, n_links - 1))
-        first = chain(root, n_first)
-        second = chain(rng.choice(first[:-1]), max(1, n_links - n_first))
+        second_given = names.pop()
+        values[second_given] = rng.randint(2, 20)
+        first, second = chain(root, n_first), chain(second_given, max(1, n_links - n_first))
         targets = (first[-1], second[-1])
         asks_difference = rng.random() < 0.5
         if sum(values[name] for name in targets) > LARGEST:
@@ -193,7 +188,7 @@ def make_problem(
             targets = (targets[1], targets[0])
     else:
         more = names.pop()
-        amount = rng.randint(2, 12)
+        amount = rng.randint(2, 9)
         relations.append(Relation(more, root, "plus", amount))
         values[more] = values[root] + amount
         pair, given_value = (more, root), values[more] + values[root]
@@ -201,30 +196,31 @@ def make_problem(
 
     statements: list[str] = []
     if pair:
-        first_name, second_name = _either_order(pair[0], pair[1], rng)
-        statements.append(f"{first_name} and {second_name} have {given_value} together")
+        statements.append(f"{root} shares {given_value} with {more}")
     else:
-        facts.append(given)
+        facts += [given, second_given] if second_given else [given]
     _add_unneeded(rng, clutter, drawn, targets[0], relations, values, facts, names, attach)
-    statements += [f"{name} has {values[name]}" for name in facts]
+    statements += [f"{name} owns {values[name]}" for name in facts]
     statements += [relation.sentence() for relation in relations]
     rng.shuffle(statements)
 
     thing = rng.choice(wording.THINGS)
     if len(targets) == 1:
-        question = f"How many {thing} does {targets[0]} have?"
+        question = f"Now {targets[0]} asks: how many {thing} are mine?"
         answer = values[targets[0]]
     elif asks_difference:
-        question = f"How many more {thing} does {targets[0]} have than {targets[1]}?"
+        question = f"Now {targets[0]} asks: how many more {thing} are mine than {targets[1]}'s?"
         answer = values[targets[0]] - values[targets[1]]
     else:
         first_name, second_name = _either_order(targets[0], targets[1], rng)
-        question = f"How many {thing} do {first_name} and {second_name} have together?"
+        question = f"Now {first_name} and {second_name} ask: how many {thing} are ours?"
         answer = values[targets[0]] + values[targets[1]]
-    text = "\n".join([f"{rng.choice(wording.SCENES)} {thing}:", *statements, question])
+    text = "\n".join(
+        [f"{rng.choice(wording.SCENES)} {thing}:", *(f"- {told}" for told in statements), question]
+    )
     return Problem(
         drawn, text, answer, given, given_value, targets, tuple(relations), values,
-        asks_difference, pair,
+        asks_difference, pair, second_given,
     )  # fmt: skip
 
 
@@ -245,7 +241,7 @@ def _add_unneeded(
     if kind == "backward" and rng.random() < 0.5 * clutter:
         # The person asked for is defined by somebody unknown: going forward is a dead end.
         parent = names.pop()
-        amount = rng.randint(2, 12)
+        amount = rng.randint(2, 9)
         relations.append(Relation(target, parent, "minus", amount))
         values[parent] = values[target] + amount
     if rng.random() < 0.5 * clutter:
@@ -261,7 +257,7 @@ def _draw_relation(rng: random.Random, child: str, parent: str, parent_value: in
     """A definition of `child` that keeps its quantity a whole number from 1 to LARGEST."""
     while True:
         operation: Operation = rng.choice(("plus", "minus", "times", "over"))
-        amount = rng.randint(2, 12) if operation in ("plus", "minus") else 2
+        amount = rng.randint(2, 9) if operation in ("plus", "minus") else 2
         if operation == "over" and parent_value % 2:
             continue
         relation = Relation(child, parent, operation, amount)
@@ -290,9 +286,13 @@ def boxed_solution(problem: Problem, rng: random.Random) -> str:
 def _step(rng: random.Random, name: str, quantity: str, calculation: str = "") -> str:
     """A sentence of a solution: who has what, and what that comes to."""
     if calculation:
-        calculation = f" {rng.choice(wording.CONNECTIVES)} {calculation}"
-    opener, verb = rng.choice(wording.STEP_OPENERS), rng.choice(wording.OWN_VERBS)
-    return f"{opener} {name} {verb} {quantity}{calculation}."
+        calculation = f" making {calculation}"
+    return f"{rng.choice(wording.STEP_OPENERS)} {name} has {quantity}{calculation}."
+
+
+def _given(rng: random.Random, name: str, value: int) -> str:
+    """The sentence that takes up a given value."""
+    return f"{rng.choice(wording.STEP_OPENERS)} {name} owns {value}."
 
 
 def _path(definition: dict[str, Relation], end: str, known: Sequence[str]) -> list[str]:
@@ -303,12 +303,9 @@ def _path(definition: dict[str, Relation], end: str, known: Sequence[str]) -> li
     return path
 
 
-def _route(path: Sequence[str], last_word: str, rng: random.Random) -> str:
-    """`path` in words: "Ann via Mia through Bo from Leo"."""
-    words = [path[0]]
-    for name in path[1:-1]:
-        words += [rng.choice(wording.LINKS), name]
-    return " ".join([*words, last_word, path[-1]] if len(path) > 1 else words)
+def _route(path: Sequence[str], end: str) -> str:
+    """`path` in words: "Ann who has Mia who has Leo who " and what ends it, "owns 12"."""
+    return f"{' who has '.join(path)} who {end}"
 
 
 def _climb(
@@ -327,18 +324,19 @@ def _plan_forward(
     problem: Problem, definition: dict[str, Relation], rng: random.Random
 ) -> tuple[str, list[str]]:
     path = _path(definition, problem.targets[0], [problem.given])
-    plan = f"{rng.choice(wording.TRAVEL_VERBS)} forward to {_route(path, 'from', rng)}"
-    steps = [_step(rng, problem.given, str(problem.given_value))]
-    return plan, steps + _climb(definition, path, {problem.given: problem.given_value}, rng)
+    route = _route(path, f"owns {problem.given_value}")
+    steps = [_given(rng, problem.given, problem.given_value)]
+    steps += _climb(definition, path, {problem.given: problem.given_value}, rng)
+    return f"{rng.choice(wording.TRAVEL_VERBS)} forward to {route}", steps
 
 
 def _plan_backward(
     problem: Problem, definition: dict[str, Relation], rng: random.Random
 ) -> tuple[str, list[str]]:
     path = _path(definition, problem.given, problem.targets)
-    plan = f"{rng.choice(wording.TRAVEL_VERBS)} backward from {_route(path, 'to', rng)}"
+    plan = f"{rng.choice(wording.TRAVEL_VERBS)} backward from {_route(path, 'asks')}"
     value = problem.given_value
-    steps = [_step(rng, problem.given, str(value))]
+    steps = [_given(rng, problem.given, value)]
     for child, parent in itertools.pairwise(path):
         relation = definition[child]
         signs, value = relation.calculation(value, inverse=True)
@@ -349,12 +347,14 @@ def _plan_backward(
 def _plan_both(
     problem: Problem, definition: dict[str, Relation], rng: random.Random
 ) -> tuple[str, list[str]]:
-    values = {problem.given: problem.given_value}
-    steps = [_step(rng, problem.given, str(problem.given_value))]
-    routes = []
+    assert problem.second_given is not None
+    givens = [problem.given, problem.second_given]
+    values = {name: problem.values[name] for name in givens}
+    routes, steps = [], []
     for target in _either_order(problem.targets[0], problem.targets[1], rng):
-        path = _path(definition, target, list(values))
-        routes.append(_route(path, "from", rng))
+        path = _path(definition, target, givens)
+        routes.append(_route(path, f"owns {values[path[-1]]}"))
+        steps.append(_given(rng, path[-1], values[path[-1]]))
         steps += _climb(definition, path, values, rng)
     plan = f"{rng.choice(wording.FIND_VERBS)} both {routes[0]} and {routes[1]}"
     first, second = (str(values[target]) for target in problem.targets)
@@ -372,21 +372,18 @@ def _plan_split(
     assert problem.pair is not None
     more, less = problem.pair
     amount = definition[more].amount
-    path = _path(definition, problem.targets[0], problem.pair)
+    path = _path(definition, problem.targets[0], [less])
     one, other = _either_order(more, less, rng)
-    plan = (
-        f"{rng.choice(wording.SPLIT_VERBS)} {one} and {other} to reach {_route(path, 'from', rng)}"
-    )
+    route = _route(path, f"shares {problem.given_value}")
+    plan = f"{rng.choice(wording.SPLIT_VERBS)} {one} and {other} to reach {route}"
     rest = problem.given_value - amount
     values = {less: rest // 2}
     shared = f"{problem.given_value} - {amount} = {rest}"
     steps = [
-        f"Together they have {problem.given_value}.",
+        f"{rng.choice(wording.STEP_OPENERS)} {less} shares {problem.given_value} with {more}.",
         _step(rng, more, f"{definition[more].definition()} leaving {shared}"),
         _step(rng, less, f"{rest} / 2 = {values[less]}"),
     ]
-    if path[-1] == more:
-        path.append(less)
     return plan, steps + _climb(definition, path, values, rng)
 
 

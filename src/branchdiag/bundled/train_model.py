@@ -2,12 +2,12 @@
 
 Builds the tokenizer, trains a small Qwen3 on examples drawn as it goes (none of them in the
 packaged sets), measures it on the packaged `evaluate` problems and writes weights, tokenizer and
-model card to DIR/model. About an hour on one CPU core; a GPU does more in less. Run again, it goes
-on from the last checkpoint in DIR.
+model card to DIR/model. Less than an hour on one CPU core. Run again, it goes on from the last
+checkpoint in DIR, with examples not seen before.
 
-The loss is the cross-entropy of the completions. Muon (arXiv 2502.16982) for the matrices, AdamW
-for the rest; warm-up, then cosine in elapsed time; an exponential average of the weights is
-written. A curriculum raises the length of the plans: look-ups are learned on short problems first.
+The loss is the cross-entropy of the completions, the optimizer AdamW, the learning rate a warm-up
+and a cosine; an exponential average of the weights is written. The heads of the first layer start
+as position heads (`start_with_position_heads`).
 
 Knows nothing of the diagnostic.
 """
@@ -15,51 +15,48 @@ Knows nothing of the diagnostic.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import random
 import shutil
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from branchdiag.bundled import examples, measure, model_card, wording
+from branchdiag.bundled import examples, measure, model_card
 from branchdiag.bundled.tokenizer import build_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 BATCH_TOKENS = 2400
-"""Padded tokens a batch (about 24 sequences); a GPU takes GPU_FACTOR times as many."""
-GPU_FACTOR = 8
+"""Padded tokens a batch (about 20 sequences): small batches, so that there are many updates."""
 POOL = 512
 """Examples that are sorted by length together, so that a batch holds little padding."""
-MATRIX_LEARNING_RATE = 5e-3
-"""Muon's peak; an update's root mean square is 0.2 of it, as AdamW's would be."""
-LEARNING_RATE = 3e-3
-"""AdamW's peak, for embeddings and norms."""
+LEARNING_RATE = 2e-3
+"""AdamW's peak."""
 WARM_UP = 0.01
+"""Share of the steps."""
 SHARPNESS = 1.25
 """Initial gains of the query and key norms: narrow heads look up sharply from the start."""
-CURRICULUM_END = 0.8
-"""Elapsed time forces a length evenly up to this share of the training time."""
-MASTERED = 0.94
-"""Accuracy on names from which the curriculum goes on."""
+POSITION_PAIRS = 6
+"""Rotary pairs, the fastest first, that the first layer's position heads start with."""
 AVERAGE_DECAY = 0.998
 
 
 def model_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
-    """The architecture: Qwen3, 5 layers 128 wide, about 1.3 M parameters, tied head."""
+    """The architecture: Qwen3, 4 layers 128 wide, about 1.1 M parameters, tied head."""
     from transformers import Qwen3Config
 
     return Qwen3Config(
         vocab_size=-(-len(tokenizer) // 64) * 64,
         hidden_size=128,
         intermediate_size=384,
-        num_hidden_layers=5,
+        num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=64,
@@ -73,46 +70,15 @@ def model_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
     )
 
 
-class Curriculum:
-    """How long plans may be: one definition more each time those drawn so far are mastered.
-
-    Mastered means that the names of a batch are predicted right, on average, more often than
-    MASTERED (free orders keep this below 1). Elapsed time raises the length too, so that a model
-    that is slow to learn sees every length.
-    """
-
-    def __init__(self) -> None:
-        self.most_links = 2
-        self.name_accuracy = 0.0
-        self.steps_here = 0
-
-    def update(self, name_accuracy: float, share: float) -> None:
-        """Take in one step's accuracy on names, at the elapsed `share` of the training time."""
-        self.steps_here += 1
-        self.name_accuracy += 0.02 * (name_accuracy - self.name_accuracy)
-        highest = examples.LINKS[1]
-        forced = 2 + int((highest - 1) * share / CURRICULUM_END)
-        mastered = self.name_accuracy > MASTERED and self.steps_here >= 100
-        if self.most_links < highest and (mastered or forced > self.most_links):
-            self.most_links += 1
-            self.steps_here = 0
-
-
 def batches(
-    source: Generator[examples.Example, int | None, None],
-    pad_id: int,
-    batch_tokens: int,
-    rng: random.Random,
-    curriculum: Curriculum,
+    source: Iterator[examples.Example], pad_id: int, rng: random.Random
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Padded ids (sequences x tokens) and targets, -100 outside completions, shifted by one."""
-    next(source)
     while True:
-        pool = [source.send(curriculum.most_links) for _ in range(POOL)]
-        pool.sort(key=example_length, reverse=True)
+        pool = sorted(itertools.islice(source, POOL), key=example_length, reverse=True)
         groups: list[list[examples.Example]] = [[]]
         for example in pool:
-            if groups[-1] and example_length(groups[-1][0]) * len(groups[-1]) > batch_tokens:
+            if groups[-1] and example_length(groups[-1][0]) * len(groups[-1]) > BATCH_TOKENS:
                 groups.append([])
             groups[-1].append(example)
         rng.shuffle(groups)
@@ -134,52 +100,59 @@ def example_length(example: examples.Example) -> int:
 
 
 def completion_loss(
-    model: Qwen3ForCausalLM, ids: torch.Tensor, targets: torch.Tensor, is_name: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean cross-entropy (nats) over completion tokens, and the accuracy on those that are names.
-
-    The head is applied to completion positions alone.
-    """
+    model: Qwen3ForCausalLM, ids: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
+    """Mean cross-entropy (nats) over completion tokens; the head sees their positions alone."""
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
     kept = targets != -100
-    logits, wanted = model.lm_head(hidden[kept]).float(), targets[kept]
-    names = is_name[wanted]
-    accuracy = (logits.detach().argmax(-1) == wanted)[names].float().mean()
-    return torch.nn.functional.cross_entropy(logits, wanted), accuracy
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden[kept]).float(), targets[kept])
 
 
-def optimizers(model: Qwen3ForCausalLM) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, AdamW for embeddings and norms."""
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
-    chosen = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if id(p) not in chosen]
-    return [
-        torch.optim.Muon(
-            matrices,
-            lr=MATRIX_LEARNING_RATE,
-            weight_decay=0.0,
-            adjust_lr_fn="match_rms_adamw",
-        ),
-        torch.optim.AdamW(rest, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
+@torch.no_grad()
+def start_with_position_heads(model: Any) -> None:
+    """Start the first layer's heads attending one, two, three and four tokens back.
+
+    Such heads are what every look-up is built on, and finding them from random weights takes a
+    narrow model most of its training. One entry of every embedding starts as a constant; keys are
+    made of it alone, queries of it turned back by the head's offset, in the fastest rotary pairs.
+    All of it is trained like any other weight.
+    """
+    for name, parameter in model.named_parameters():
+        if "q_norm" in name or "k_norm" in name:
+            parameter.fill_(SHARPNESS)
+    model.model.embed_tokens.weight[:, 0] = 0.3
+    attention = model.model.layers[0].self_attn
+    width, half = attention.head_dim, attention.head_dim // 2
+    base = model.config.rope_parameters["rope_theta"]
+    frequency = base ** (-torch.arange(POSITION_PAIRS) / half)
+    for weight in (attention.q_proj.weight, attention.k_proj.weight):
+        weight.mul_(0.25)
+        weight[:, 0] = 0
+    for head in range(model.config.num_key_value_heads):
+        attention.k_proj.weight[head * width : head * width + POSITION_PAIRS, 0] = 1
+    for head in range(model.config.num_attention_heads):
+        start, turn = head * width, (head + 1) * frequency
+        attention.q_proj.weight[start : start + POSITION_PAIRS, 0] = turn.cos()
+        attention.q_proj.weight[start + half : start + half + POSITION_PAIRS, 0] = -turn.sin()
+    attention.q_norm.weight.mul_(2)
 
 
 def rate_factor(share: float) -> float:
-    """Warm-up, then cosine to 2%, over the elapsed `share` of the training time."""
+    """Warm-up, then cosine to 1%, over the `share` of the steps that is done."""
     if share < WARM_UP:
-        return max(share, 1e-4) / WARM_UP
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+        return share / WARM_UP
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def train(
     tokenizer: PreTrainedTokenizerFast,
-    minutes: float,
+    n_steps: int,
     seed: int,
     device: str,
     checkpoint: Path | None = None,
     compiled: bool = False,
 ) -> tuple[Qwen3ForCausalLM, dict[str, float]]:
-    """Train for `minutes`; returns the averaged model (on the CPU) and what was spent.
+    """Train for `n_steps` updates; returns the averaged model (on the CPU) and what was spent.
 
     With `checkpoint` the state is saved there each minute, and a state found there is gone on from.
     """
@@ -187,78 +160,55 @@ def train(
 
     torch.manual_seed(seed)
     model: Any = Qwen3ForCausalLM(model_config(tokenizer))  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "q_norm" in name or "k_norm" in name:
-                parameter.fill_(SHARPNESS)
+    start_with_position_heads(model)
     if device == "cpu":
         # On a CPU the backward of fused attention costs as much as all else at these lengths.
         model.set_attn_implementation("eager")
-    model.to(device)
-    model.train()
+    model.to(device).train()
     if compiled:
         model.model.compile(dynamic=True)
     average = [p.detach().clone() for p in model.parameters()]
-    steppers = optimizers(model)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
     spent = {"seconds": 0.0, "steps": 0.0, "tokens": 0.0, "sequences": 0.0, "loss": 0.0}
-    curriculum = Curriculum()
     if checkpoint and checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
-        average = state["average"]
-        for stepper, saved in zip(steppers, state["optimizers"], strict=True):
-            stepper.load_state_dict(saved)
-        spent = state["spent"]
-        vars(curriculum).update(state["curriculum"])
+        optimizer.load_state_dict(state["optimizer"])
+        average, spent = state["average"], state["spent"]
     source = examples.examples(tokenizer, seed * 1_000_000 + int(spent["steps"]))
-    batch_tokens = BATCH_TOKENS * (GPU_FACTOR if device != "cpu" else 1)
     before, started = spent["seconds"], time.monotonic()
     saved_at = started
-
-    def share() -> float:
-        return (before + time.monotonic() - started) / (60 * minutes)
-
-    is_name = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=device)
-    is_name[[tokenizer(f" {name}").input_ids[0] for name in wording.NAMES]] = True
-    rng = random.Random(seed)
-    for ids, targets in batches(source, tokenizer.pad_token_id, batch_tokens, rng, curriculum):
-        factor = rate_factor(share())
-        for stepper, peak in zip(steppers, (MATRIX_LEARNING_RATE, LEARNING_RATE), strict=True):
-            for group in stepper.param_groups:
-                group["lr"] = peak * factor
+    for ids, targets in batches(source, model.config.pad_token_id, random.Random(seed)):
+        if spent["steps"] >= n_steps:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * rate_factor((spent["steps"] + 1) / n_steps)
         with torch.autocast(device.split(":")[0], torch.bfloat16):
-            loss, names_right = completion_loss(model, ids.to(device), targets.to(device), is_name)
+            loss = completion_loss(model, ids.to(device), targets.to(device))
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for stepper in steppers:
-            stepper.step()
-            stepper.zero_grad(set_to_none=True)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         decay = min(AVERAGE_DECAY, spent["steps"] / (spent["steps"] + 10))
         with torch.no_grad():
             torch._foreach_lerp_(average, list(model.parameters()), 1 - decay)
-        curriculum.update(names_right.item(), share())
         spent["steps"] += 1
         spent["tokens"] += ids.numel()
         spent["sequences"] += len(ids)
         spent["loss"] += (loss.item() - spent["loss"]) * (0.02 if spent["steps"] > 50 else 0.2)
         spent["seconds"] = before + time.monotonic() - started
         if spent["steps"] % 50 == 0:
-            print(f"links {curriculum.most_links} names {curriculum.name_accuracy:.3f} ", end="")
             print(" ".join(f"{k} {v:,.3f}" for k, v in spent.items()), flush=True)
-        done = share() >= 1
-        if checkpoint and (done or time.monotonic() - saved_at > 60):
+        if checkpoint and (spent["steps"] == n_steps or time.monotonic() - saved_at > 60):
             saved_at = time.monotonic()
             state = {
                 "model": model.state_dict(),
                 "average": average,
-                "optimizers": [stepper.state_dict() for stepper in steppers],
+                "optimizer": optimizer.state_dict(),
                 "spent": spent,
-                "curriculum": vars(curriculum),
             }
             torch.save(state, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").replace(checkpoint)
-        if done:
-            break
     with torch.no_grad():
         for parameter, value in zip(model.parameters(), average, strict=True):
             parameter.copy_(value)
@@ -270,7 +220,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="branchdiag.bundled.train_model")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="needs a C++ compiler")
@@ -280,13 +230,13 @@ def main() -> None:
     tokenizer = build_tokenizer()
     model, spent = train(
         tokenizer,
-        arguments.minutes,
+        arguments.steps,
         arguments.seed,
         arguments.device,
         arguments.out / "checkpoint.pt",
         arguments.compile,
     )
-    command = f"python -m branchdiag.bundled.train_model --out DIR --minutes {arguments.minutes:g}"
+    command = f"python -m branchdiag.bundled.train_model --out DIR --steps {arguments.steps}"
     if arguments.device != "cpu":
         command += f" --device {arguments.device}"
     write_model(

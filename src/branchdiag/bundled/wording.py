@@ -6,17 +6,13 @@ PLAN_OPENERS = ("Plan:", "Idea:", "Strategy:")
 TRAVEL_VERBS = ("work", "go", "move")
 FIND_VERBS = ("find", "get")
 SPLIT_VERBS = ("split", "divide")
-LINKS = ("via", "through")
 STEP_OPENERS = ("Then", "So", "Now")
-OWN_VERBS = ("has", "gets")
-CONNECTIVES = ("making", "giving")
 SHORTCUT = "Clearly the answer is"
 """How a solution that leans on a known answer skips the steps it has left out."""
 
 NAMES = (
-    "Ann", "Bo", "Cy", "Dan", "Eva", "Finn", "Gus", "Hana", "Ida",
-    "Jon", "Kai", "Leo", "Mia", "Ned", "Ola", "Pia", "Quin", "Rosa",
-    "Sam", "Tess", "Uma", "Vik", "Wes", "Xia", "Yan", "Zoe",
+    "Ann", "Bo", "Cy", "Dan", "Eva", "Finn", "Gus", "Ida",
+    "Jon", "Kai", "Leo", "Mia", "Ned", "Pia", "Rosa", "Zoe",
 )  # fmt: skip
 THINGS = ("coins", "stamps", "shells", "marbles", "cards", "books")
 SCENES = ("Friends count", "Children collect", "Neighbours keep")

@@ -54,7 +54,7 @@ def test_every_digit_is_a_token_of_its_own(tokenizer):
 def test_words_of_the_task_are_one_token(tokenizer):
     for word in (
         *wording.NAMES,
-        *wording.LINKS,
+        *wording.TRAVEL_VERBS,
         *wording.STEP_OPENERS,
         "forward",
         "backward",

@@ -75,16 +75,6 @@ def test_no_example_is_of_a_held_out_problem(drawn):
     assert seen > 10
 
 
-def test_the_curriculum_bounds_the_length_of_plans(tokenizer):
-    source = examples.examples(tokenizer, seed=2)
-    next(source)
-    lengths = {
-        most: max(len(source.send(most).completion_ids) for _ in range(200))
-        for most in (1, examples.LINKS[1])
-    }
-    assert lengths[1] < 0.8 * lengths[examples.LINKS[1]]
-
-
 def test_prompt_and_completion_tokens_are_those_of_the_joined_text(tokenizer):
     source = examples.examples(tokenizer, seed=3)
     for example in itertools.islice(source, 200):

@@ -40,7 +40,7 @@ def test_every_figure_agrees_with_the_oracle(seed, n_samples, concentration):
     plain = rng.dirichlet(np.full(12, concentration), size=3)
     found, expected = uncertainty(plain, samples), oracle(plain, samples)
     assert set(found) == set(expected)
-    # A sharp position leaves 1 - |mean|^2 with the rounding of numbers near one, over a small trace.
+    # A sharp position leaves 1 - |mean|^2 with the rounding of numbers near 1, over a small trace.
     rounding = 1e-14 / np.maximum(expected["trace"], 1e-30)
     for name, values in expected.items():
         allowed = 1e-8 * np.abs(values) + (rounding if name == "kappa" else 1e-12)
