@@ -58,9 +58,8 @@ def test_a_seed_walks_a_sequence_of_its_own() -> None:
     assert len(np.unique(walks)) == walks.size
 
 
-LOGITS = st.lists(
-    st.one_of(st.floats(-6, 6, width=32), st.sampled_from([0.0, 1.0, 2.0])), min_size=2, max_size=90
-)
+# Equal or well apart: what differs by 1e-10 is a tie in float32 and none in the oracle's float64.
+LOGITS = st.lists(st.integers(-384, 384).map(lambda i: i / 64), min_size=2, max_size=90)
 
 
 @settings(max_examples=300, deadline=None)
