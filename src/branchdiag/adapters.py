@@ -1,20 +1,27 @@
 """LoRA adapters on disk: telling one from a model, its base model, and the two made one.
 
-Reads directories in PEFT's format (adapter_config.json, adapter_model.safetensors); writes nothing.
-peft is imported inside the functions. An adapter that does not fit is an error: one that was
-silently not applied would look like its base model. Knows nothing of how an adapter was trained.
+Reads directories in PEFT's format (adapter_config.json, adapter_model.safetensors); writes merged
+weights where it is told to, nothing else. peft is imported inside the functions. An adapter that
+does not fit is an error: one that was silently not applied would look like its base model. Knows
+nothing of how an adapter was trained.
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from branchdiag import model_files
 from branchdiag.errors import MissingRequirement, UsageError
 
+if TYPE_CHECKING:
+    from branchdiag.models import ResolvedModel
+
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+NOT_COPIED = ("config.json", "README.md", "model.safetensors.index.json")
+"""Files of a base model that its merged weights do not share."""
 BUNDLED_TAIL = ("branchdiag", "bundled", "model")
 """How the path of the bundled model ends, wherever the package is installed."""
 
@@ -85,6 +92,35 @@ def merged_model(model: Any, adapter_path: str | Path) -> Any:
     merged = adapted.merge_and_unload(safe_merge=True)
     merged.requires_grad_(False)
     return merged.eval()
+
+
+def write_merged(
+    base: ResolvedModel, adapter_path: str | Path, target: Path, *, device: str = "cpu"
+) -> None:
+    """Write base model and adapter as one model into `target`, an empty directory.
+
+    Weights are added in float32 and written in the base model's own type. Tokenizer, templates and
+    generation settings are the base model's files, copied as they are.
+
+    Raises:
+        UsageError: no adapter, or one that does not fit the model.
+        MissingRequirement: the base model cannot be loaded, or peft is not installed.
+    """
+    import torch
+
+    from branchdiag.models import load_model
+    from branchdiag.protocol import EngineSettings
+
+    merged = merged_model(
+        load_model(base, EngineSettings(dtype="float32", device=device)), adapter_path
+    )
+    config = model_files.text_config(base.directory)
+    name = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    merged.to(getattr(torch, name.removeprefix("torch.")))
+    merged.save_pretrained(str(target))
+    for file in sorted(base.directory.iterdir()):
+        if file.is_file() and file.name not in NOT_COPIED and file.suffix != ".safetensors":
+            shutil.copyfile(file, target / file.name)
 
 
 def needs_training_packages(error: ImportError) -> MissingRequirement:

@@ -153,43 +153,22 @@ def open_engine(
 def merged_directory(model: EvaluatedModel, parent: Path) -> Iterator[ResolvedModel]:
     """A model's merged weights and tokenizer in a directory of their own; removed after.
 
-    Merged on the CPU in float32 and written in the data type of the stored weights. What a kill
-    leaves behind is removed when the evaluation's lock is taken next.
+    What a kill leaves behind is removed when the evaluation's lock is taken next.
     """
     import dataclasses
     import shutil
     import tempfile
 
-    import torch
-
-    from branchdiag.adapters import merged_model
-    from branchdiag.models import load_model
-    from branchdiag.protocol import EngineSettings
+    from branchdiag.adapters import write_merged
     from branchdiag.store.atomic import TEMPORARY_PREFIX
 
     assert model.adapter is not None, "a whole model needs no merging"
     target = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}merged-", dir=parent))
     try:
-        settings = EngineSettings(device="cpu", dtype="float32")
-        merged = merged_model(load_model(model.base, settings), model.adapter)
-        merged.to(getattr(torch, _stored_dtype(model.base)))
-        merged.save_pretrained(target, safe_serialization=True)
-        _tokenizer(model.base).save_pretrained(target)
-        generation = model.base.directory / "generation_config.json"
-        if generation.is_file():
-            shutil.copy(generation, target)
-        del merged
+        write_merged(model.base, model.adapter, target)
         yield dataclasses.replace(model.base, path=str(target), content_id=model.content_id)
     finally:
         shutil.rmtree(target, ignore_errors=True)
-
-
-def _stored_dtype(base: ResolvedModel) -> str:
-    from branchdiag import model_files
-
-    config = model_files.text_config(base.directory)
-    name = str(config.get("dtype") or config.get("torch_dtype") or "float32")
-    return name if name in ("float32", "bfloat16", "float16") else "float32"
 
 
 @cache

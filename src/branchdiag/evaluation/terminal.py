@@ -37,20 +37,6 @@ def print_report(report: Report, console: Console) -> None:
         console.print(Text(line))
 
 
-def markdown(report: Report) -> str:
-    """The same as a Markdown page."""
-    blocks = ["# Evaluation"]
-    for title, header, rows in (figure_table(report), difference_table(report)):
-        if rows:
-            lines = [header, ["---"] * len(header), *rows]
-            cells = ["| " + " | ".join(map(_plain, line)) + " |" for line in lines]
-            blocks.append("\n".join([title, "", *cells]))
-    blocks += [_plain(line) for line in report["sentences"]]
-    if report["notes"]:
-        blocks.append("\n".join(f"- {_plain(note)}" for note in report["notes"]))
-    return "\n\n".join(blocks) + "\n"
-
-
 def figure_table(report: Report) -> tuple[str, list[str], list[list[str]]]:
     """Title, header and rows: a row a model and benchmark, percent but for the length.
 
@@ -112,13 +98,6 @@ def _interval(difference: Mapping[str, Any]) -> str:
     if difference["ci_low"] is None:
         return "-"
     return f"{100 * difference['ci_low']:+.1f} to {100 * difference['ci_high']:+.1f}"
-
-
-def _plain(cell: str) -> str:
-    """Text that Markdown takes as it stands."""
-    for sign in ("\\", "`", "*", "_", "|", "<", "[", "]"):
-        cell = cell.replace(sign, "\\" + sign)
-    return cell.replace("\n", " ")
 
 
 def missing_lines(report: Report) -> Sequence[str]:
