@@ -3,9 +3,6 @@
 Reads and writes TOML; knows nothing of models, files of a run or engines. The defaults are those
 of the paper (arXiv 2605.21606, section 3.2, appendices A and B); where the paper is ambiguous, the
 decision taken is said in the field's description. An unknown key is an error with a suggestion.
-
-A field marked `transport` changes how the work is carried (batch, memory, number of workers), not
-what it gives: it is recorded in the manifest and left out of the fingerprints.
 """
 
 from __future__ import annotations
@@ -17,8 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import Field, ValidationError
 
 from branchdiag.errors import UsageError
 from branchdiag.prompt_texts import (
@@ -26,50 +22,8 @@ from branchdiag.prompt_texts import (
     TEACHER_ANSWER_PROMPT,
     TEACHER_SOLUTION_PROMPT,
 )
-
-
-def transport(default: Any, description: str, **constraints: Any) -> Any:
-    """A field that is recorded but changes no result (left out of the fingerprints)."""
-    return Field(
-        default, description=description, json_schema_extra={"transport": True}, **constraints
-    )
-
-
-def added(default: Any, description: str, **constraints: Any) -> Any:
-    """A field that came later and whose default is what was done before it: at its default it is
-    left out of the fingerprints, so that runs made without it go on.
-    """
-    return Field(default, description=description, json_schema_extra={"added": True}, **constraints)
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, strict about unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-    def result_settings(self) -> dict[str, Any]:
-        """The settings that can change a result: all but the transport ones, and those that were
-        added later only where they are not at their default.
-        """
-        fields = type(self).model_fields
-        return {
-            name: value
-            for name, value in self.model_dump(mode="json").items()
-            if not is_transport(fields[name])
-            and not (is_added(fields[name]) and getattr(self, name) == fields[name].default)
-        }
-
-
-def is_transport(field: FieldInfo) -> bool:
-    """Whether a field is marked as transport."""
-    extra = field.json_schema_extra
-    return isinstance(extra, Mapping) and bool(extra.get("transport"))
-
-
-def is_added(field: FieldInfo) -> bool:
-    """Whether a field is marked as added later."""
-    extra = field.json_schema_extra
-    return isinstance(extra, Mapping) and bool(extra.get("added"))
+from branchdiag.settings_section import Section, added, transport
+from branchdiag.stage_settings import AlignSettings, PrefixSettings
 
 
 class SpineSettings(Section):
@@ -244,6 +198,8 @@ class Protocol(Section):
     continuation: ContinuationSettings = ContinuationSettings()
     label: LabelSettings = LabelSettings()
     report: ReportSettings = ReportSettings()
+    prefixes: PrefixSettings = PrefixSettings()
+    align: AlignSettings = AlignSettings()
     engine: EngineSettings = EngineSettings()
 
     @staticmethod

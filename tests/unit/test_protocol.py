@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from branchdiag.errors import UsageError
-from branchdiag.protocol import Protocol, is_transport, section_names, validate
+from branchdiag.protocol import Protocol, section_names, validate
+from branchdiag.settings_section import is_transport
 
 
 def test_the_defaults_are_the_papers() -> None:

@@ -18,13 +18,12 @@ from branchdiag.prompt_texts import STUDENT_PROMPT
 from branchdiag.protocol import (
     EngineSettings,
     Protocol,
-    Section,
     apply_override,
     explain_fault,
     keys_of,
     read_toml,
-    transport,
 )
+from branchdiag.settings_section import Section, transport
 
 
 class SamplingSettings(Section):

@@ -33,6 +33,11 @@ SIDE = ("S",)
 """Side stages: no phase of A to F reads them, G does."""
 
 
+def stages_of(command: str) -> tuple[str, ...]:
+    """The letters of the stages that a command runs, in order."""
+    return tuple(letter for letter, phase in PHASES.items() if phase.command == command)
+
+
 def with_side_stages(letters: str) -> str:
     """The letters of phases to run, with the side stages before G where G is among them."""
     return letters.replace("G", "".join(SIDE) + "G")

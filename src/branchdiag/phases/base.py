@@ -70,6 +70,8 @@ class Phase:
         work: owed units -> outcomes, in any order.
         fill: rows of a part that is older than some columns, and those columns' names -> the same
             rows with them. None: its tables' columns come with their rows alone.
+        command: the command that runs it; None: run-all does.
+        also_reads: letters of stages that it shows where they are complete, and does without.
     """
 
     letter: str
@@ -85,6 +87,8 @@ class Phase:
     units: Callable[[Context], list[Unit]]
     work: Callable[[Context, Sequence[Unit]], Generator[Outcome]]
     fill: Fill | None = None
+    command: str | None = None
+    also_reads: tuple[str, ...] = ()
 
 
 @dataclass

@@ -253,13 +253,17 @@ def work(context: Context, owed: Sequence[Unit]) -> Generator[Outcome]:
     from branchdiag.report.document import to_json
     from branchdiag.report.figures import draw_all
     from branchdiag.report.page import write_report
+    from branchdiag.report.sections import SECTIONS, read_sections
     from branchdiag.report.style import save_figures
     from branchdiag.store.atomic import write_text
 
     frames, analysis = analyse_run(context)
     document = make_document(context, frames, analysis)
+    document["sections"] = read_sections(context.run.path, context.run.manifest["phases"])
     drawn = report_frames(frames, analysis)
     figures = draw_all(document, drawn)
+    for command, section in document["sections"].items():
+        figures |= SECTIONS[command].draw(section)
     save_figures(figures, context.run.figures)
     write_report(
         document,
@@ -379,4 +383,5 @@ PHASE = Phase(
     needs_model=False,
     units=units,
     work=work,
+    also_reads=("P3", "N4"),
 )

@@ -16,7 +16,8 @@ from branchdiag.phases import PHASES
 from branchdiag.phases.base import Phase
 from branchdiag.pipeline.inputs import Inputs
 from branchdiag.prompts import teacher_template
-from branchdiag.protocol import Protocol, Section
+from branchdiag.protocol import Protocol
+from branchdiag.settings_section import Section
 from branchdiag.store.fingerprint import differences, fingerprint
 from branchdiag.store.schemas import TABLES
 
@@ -68,7 +69,7 @@ def dependents(letter: str) -> tuple[str, ...]:
     """A phase and every phase that reads it, directly or not, in order."""
     reached = {letter}
     for phase in PHASES.values():  # in order: a phase reads earlier ones alone
-        if reached & set(phase.reads):
+        if reached & {*phase.reads, *phase.also_reads}:
             reached.add(phase.letter)
     return tuple(name for name in PHASES if name in reached)
 

@@ -78,7 +78,7 @@ def fit_run(
     if preset is None or run is not None:
         from branchdiag.stats.schedule_document import to_schedule
 
-        fitted = _fit(open_run(run).path, estimand, settings)
+        fitted = fitted_schedule(open_run(run).path, estimand=estimand, settings=settings)
         schedule = to_schedule(fitted, preset=preset)
     schedule.save(out)
     return WrittenSchedule(schedule.document, out, _draw(schedule, fitted, out))
@@ -138,7 +138,15 @@ def _primary(run: RunDirectory, tables: Mapping[str, dict[str, list[Any]]]) -> d
     return {name: [column[index] for index in places] for name, column in labels.items()}
 
 
-def _fit(path: Path, estimand: Estimand | None, settings: FitSettings | None) -> FittedSchedule:
+def fitted_schedule(
+    path: Path, *, estimand: Estimand | None = None, settings: FitSettings | None = None
+) -> FittedSchedule:
+    """The schedule that a run's labels allow; writes nothing.
+
+    Raises:
+        UsageError: there is no run.
+        Incomplete: the run has no labels yet, or some of them cannot be read.
+    """
     from branchdiag.stats.schedule_document import run_provenance
     from branchdiag.stats.schedule_fit import fit_schedule
 

@@ -146,6 +146,35 @@ def _resolve_problems(
     )
 
 
+def inputs_of_run(run: RunDirectory, protocol: Protocol) -> Inputs:
+    """The models and problems that a run was made with; no source and no hub is asked.
+
+    Raises:
+        BranchdiagError: a model is not where it was, or an engine is missing.
+    """
+    from branchdiag.engines import resolve_engine_name
+
+    recorded = run.manifest["inputs"]
+    return Inputs(
+        student=_resolve_recorded(recorded["student"]),
+        teacher=_resolve_recorded(recorded["teacher"]),
+        engine_name=resolve_engine_name(protocol.engine),
+        problems=stored_problems(run),
+        data_id=recorded["data_id"],
+        source=recorded["problems"],
+    )
+
+
+def _resolve_recorded(recorded: Mapping[str, Any]) -> ResolvedModel:
+    """The model as it lies there now; a changed content shows in the fingerprints."""
+    former = ResolvedModel.from_dict(recorded)
+    if former.name == BUNDLED:
+        return _resolve_model(None, None, former.trust_remote_code)
+    reference = ModelReference.parse(former.name if former.revision else former.path)
+    found = resolve(reference, recorded=former, trust_remote_code=former.trust_remote_code)
+    return dataclasses.replace(found, name=former.name)
+
+
 def stored_problems(run: RunDirectory) -> tuple[Problem, ...]:
     """The problems that the run keeps, in their order."""
     table = run.table("problems")

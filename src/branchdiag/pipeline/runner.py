@@ -25,6 +25,7 @@ from branchdiag.pipeline.fingerprints import check, contents, dependents, outdat
 from branchdiag.pipeline.inputs import Inputs, RunRequest, resolve_inputs, store_problems
 from branchdiag.pipeline.progress import Reporter, create_reporter
 from branchdiag.pipeline.signals import Guard
+from branchdiag.report.sections import SECTIONS
 from branchdiag.store.fingerprint import fingerprint
 from branchdiag.store.run import MANIFEST, RunDirectory
 
@@ -52,19 +53,23 @@ class RunOutcome:
     failed_units: int
 
 
-def execute(request: RunRequest) -> RunOutcome:
+def execute(request: RunRequest, inputs: Inputs | None = None) -> RunOutcome:
     """Run the requested phases of a run, going on where it was left.
+
+    Args:
+        inputs: what the request resolves to, where that is known already.
 
     Raises:
         BranchdiagError: anything the user can mend; its exit status says which kind.
         Interrupted: a signal came; the same command goes on.
     """
     existing = open_existing(request.out)
-    inputs = resolve_inputs(request, existing)
+    inputs = inputs or resolve_inputs(request, existing)
+    checked = checked_phases(request)
     wanted = contents(request.protocol, inputs, request.seed)
     if existing and request.restart_from is None:
         phases = existing.manifest.get("phases", {})
-        check(phases, wanted, PHASES, request.out)
+        check(phases, wanted, checked, request.out)
         owed = {*outdated(phases, wanted), *_lacking_columns(existing)}
         if _complete(phases, request.phases) and not owed & set(request.phases):
             return RunOutcome(request.out, nothing_to_do=True, failed_units=0)
@@ -76,7 +81,7 @@ def execute(request: RunRequest) -> RunOutcome:
             _open_manifest(run, request, inputs)
             if request.restart_from is not None:
                 _restart(run, request.restart_from)
-            check(run.manifest["phases"], wanted, PHASES, request.out)
+            check(run.manifest["phases"], wanted, checked, request.out)
             if run.table("problems").n_rows() != len(inputs.problems):
                 store_problems(run, inputs.problems)
             failed = _run_phases(run, request, inputs, wanted, reporter, guard)
@@ -88,6 +93,15 @@ def execute(request: RunRequest) -> RunOutcome:
             fix="the same command tries them again with the same seeds",
         )
     return RunOutcome(request.out, nothing_to_do=False, failed_units=0)
+
+
+def checked_phases(request: RunRequest) -> list[str]:
+    """The phases whose settings must be as they were: those of other commands are not asked."""
+    return [
+        letter
+        for letter, phase in PHASES.items()
+        if phase.command is None or letter in request.phases
+    ]
 
 
 def open_existing(path: Path) -> RunDirectory | None:
@@ -191,10 +205,26 @@ def _open_manifest(run: RunDirectory, request: RunRequest, inputs: Inputs) -> No
     manifest["branchdiag"] = __version__
     manifest["command"] = request.command
     manifest["seed"] = request.seed
-    manifest["protocol"] = request.protocol.model_dump(mode="json")
+    manifest["protocol"] = {
+        **request.protocol.model_dump(mode="json"),
+        **_settings_of_other_commands(run, request),
+    }
     manifest["inputs"] = inputs.to_manifest()
     manifest["environment"] = environment()
     run.save_manifest()
+
+
+def _settings_of_other_commands(run: RunDirectory, request: RunRequest) -> dict[str, Any]:
+    """The recorded settings that only stages of other commands use, as these were run with them."""
+    own = {path.split(".")[0] for name in checked_phases(request) for path in PHASES[name].settings}
+    recorded = run.manifest.get("protocol", {})
+    return {
+        section: recorded[section]
+        for letter, phase in PHASES.items()
+        if letter in run.manifest["phases"]
+        for section in (path.split(".")[0] for path in phase.settings)
+        if section not in own and section in recorded
+    }
 
 
 def _restart(run: RunDirectory, letter: str) -> None:
@@ -204,6 +234,9 @@ def _restart(run: RunDirectory, letter: str) -> None:
             run.save_manifest()
         for table in PHASES[name].writes:
             run.table(table).remove()
+        for section in SECTIONS.values():
+            if section.last_stage == name:
+                (run.path / section.file).unlink(missing_ok=True)
     run.remove_reports()
 
 

@@ -24,6 +24,7 @@ def describe_status(path: Path) -> RunStatus:
     phases = [
         _phase_status(run, phase, run.manifest.get("phases", {}).get(letter, {}))
         for letter, phase in PHASES.items()
+        if phase.command is None or letter in run.manifest.get("phases", {})
     ]
     holder = run.holder()
     left = [phase["letter"] for phase in phases if phase["state"] != "done"]

@@ -197,6 +197,7 @@ class Report(TypedDict):
     scores: list[ScoreEntry]
     scores_relative: list[RelativeEntry]
     leaderboard: NotRequired[list[LeaderboardGroup]]  # the report's own candidates first
+    sections: NotRequired[dict[str, dict[str, Any]]]  # of side diagnostics, by command
     slope: Slope
     finding: str
     finding_status: str

@@ -27,6 +27,7 @@ from branchdiag.report.figures import (
     has_series,
     series,
 )
+from branchdiag.report.sections import SECTIONS
 from branchdiag.report.style import NARROW, inline_svg
 from branchdiag.store.atomic import write_text
 
@@ -66,7 +67,10 @@ def render_page(
     """The page as text. See `write_report`."""
     curves = frames["curves"]
     statement, evidence = wording.finding_parts(document["finding"])
+    sections = document.get("sections", {})
     alternatives = _alternative_texts(curves)
+    for command, section in sections.items():
+        alternatives |= SECTIONS[command].describe(section)
     drawings = {  # our own drawings: the one thing that the template does not escape
         name: Markup(inline_svg(figure, name, alternatives.get(name, wording.figure_title(name))))
         for name, figure in figures.items()
@@ -98,6 +102,7 @@ def render_page(
             label_shares=_label_shares(document),
             settings=setting_rows(document["settings"]),
             examples=examples,
+            parts=[(SECTIONS[command], section) for command, section in sections.items()],
             level=wording.percent(document["settings"].get("report", {}).get("level", 0.95)),
         )
     )

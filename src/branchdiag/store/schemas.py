@@ -1,6 +1,7 @@
 """Every table of a run: its key, its columns, a type and a description a column.
 
-The one place where columns are declared (those of Phase G in `report_schemas`): the phase cards,
+The one place where columns are declared (those of Phase G in `report_schemas`, of the side
+diagnostics in `stage_schemas`): the phase cards,
 the documentation and the tests are held against it. Knows nothing of files.
 """
 
@@ -21,6 +22,7 @@ from branchdiag.store.columns import (
     TableSchema,
 )
 from branchdiag.store.report_schemas import CURVES, LEADERBOARD, SCORES
+from branchdiag.store.stage_schemas import STAGE_TABLES
 
 __all__ = [
     "CURVES",
@@ -265,6 +267,7 @@ TABLES: dict[str, TableSchema] = {
         SCORES,
         LEADERBOARD,
         CURVES,
+        *STAGE_TABLES,
         ERRORS,
     )
 }

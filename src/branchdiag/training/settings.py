@@ -19,15 +19,13 @@ from branchdiag.engines.base import Sampling
 from branchdiag.errors import UsageError
 from branchdiag.prompt_texts import STUDENT_PROMPT
 from branchdiag.protocol import (
-    Section,
     TeacherPrompts,
     apply_override,
     explain_fault,
-    is_transport,
     keys_of,
     read_toml,
-    transport,
 )
+from branchdiag.settings_section import Section, is_transport, transport
 from branchdiag.training.objectives import OBJECTIVE_NAMES, make_objective, objective_class
 
 if TYPE_CHECKING:

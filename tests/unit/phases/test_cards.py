@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from branchdiag.phases import PHASES
-from branchdiag.protocol import Protocol, Section
+from branchdiag.protocol import Protocol
+from branchdiag.settings_section import Section
 from branchdiag.store.schemas import TABLES
 
 CARDS = Path(__file__).parents[3] / "phases"

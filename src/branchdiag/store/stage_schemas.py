@@ -1,0 +1,10 @@
+"""The tables of the side diagnostics, which commands of their own write.
+
+Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+from branchdiag.store.columns import TableSchema
+
+STAGE_TABLES: tuple[TableSchema, ...] = ()
