@@ -79,6 +79,23 @@ def test_sampled_rows_equal_the_oracle(architecture: Any) -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("longest_prompt", [1, 2])
+def test_prompts_of_one_token_have_an_empty_prefix(architecture: Any, longest_prompt: int) -> None:
+    """All rows share it, and nothing lies before their only token."""
+    rng = random.Random(5)
+    requests = [
+        Request(
+            ("p", i),
+            tuple(rng.randrange(40, 300) for _ in range(1 + i % longest_prompt)),
+            Sampling(1.0, 0.95, -1, 6),
+            rng.getrandbits(63),
+        )
+        for i in range(24)
+    ]
+    assert_equal_to_the_oracle(load(tiny_model(architecture)), requests)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_what_is_owed_does_not_change_a_token(architecture: Any) -> None:
     requests = requests_of(90)
     engine = engine_of(load(tiny_model(architecture)))

@@ -144,5 +144,6 @@ def _attend_with_prefixes(
 
 def _by_rows(stacked: torch.Tensor, rows: int) -> torch.Tensor:
     """(K, N x G, X) -> (N, K, G, X)."""
-    heads, _, width = stacked.shape
-    return stacked.view(heads, rows, -1, width).transpose(0, 1)
+    heads, stacked_rows, width = stacked.shape
+    # Not -1: the prefix of a prompt of one token is empty, and says nothing of the other sizes.
+    return stacked.view(heads, rows, stacked_rows // rows, width).transpose(0, 1)
