@@ -34,8 +34,8 @@ dropout = 0.0
 targets = ["q_proj", "v_proj", "down_proj"]
 [optimizer]
 learning_rate = 1e-2
-batch_size = 4
-micro_batch_size = 4
+batch_size = 8
+micro_batch_size = 8
 [held_out]
 problems = 2
 [compute]
