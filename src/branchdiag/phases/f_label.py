@@ -16,9 +16,8 @@ import math
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from branchdiag.answers.extract import is_thinking_open, last_boxed
 from branchdiag.phases.arms import CONTROL, arms_of, is_child
 from branchdiag.phases.base import (
     DIVERSITY,
@@ -31,10 +30,8 @@ from branchdiag.phases.base import (
     Phase,
     Unit,
 )
+from branchdiag.phases.grading import answers_of, grade_row
 from branchdiag.protocol import ContinuationSettings, LabelSettings
-
-if TYPE_CHECKING:
-    from branchdiag.answers.grade import Grade
 
 CHUNK_CANDIDATES = 32
 
@@ -141,16 +138,6 @@ def _by_arm(
     return list(groups.items())
 
 
-def answers_of(new: str, prefix: str) -> tuple[str | None, str | None]:
-    """The answer of a continuation under the paper's rule and under the stricter one.
-
-    Both look at `new` (forced token and continuation, decoded) alone: a box in the prefix does not
-    count. The stricter rule also wants it after the thinking that the prefix may have opened.
-    """
-    strict = last_boxed(new, rule="after_thinking", thinking_open=is_thinking_open(prefix))
-    return last_boxed(new).answer, strict.answer
-
-
 def texts_of(
     tokenizer: Any,
     candidate: Mapping[str, Any],
@@ -218,24 +205,6 @@ def work(context: Context, owed: Sequence[Unit]) -> Generator[Outcome]:
                     for row, (loose, _) in zip(samples[name], answers[name], strict=True)
                 ]
                 yield _outcome(candidates[name], graded, settings)
-
-
-def grade_row(
-    sample: Mapping[str, Any], answer: str | None, grade: Grade, strict: Grade
-) -> dict[str, Any]:
-    """The `grades` row of one sample."""
-    return {
-        "candidate_id": sample["candidate_id"],
-        "problem_id": sample["problem_id"],
-        "arm": sample["arm"],
-        "sample": sample["sample"],
-        "answer": answer,
-        "correct": grade.correct,
-        "correct_strict": strict.correct,
-        "grade_path": grade.path,
-        "truncated": sample["finish_reason"] == "length",
-        "n_tokens": sample["n_tokens"],
-    }
 
 
 def _samples_in_arm_order(

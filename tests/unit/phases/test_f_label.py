@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from branchdiag.phases.f_label import answers_of, failing, label_of, label_row, viable
+from branchdiag.phases.f_label import failing, label_of, label_row, viable
+from branchdiag.phases.grading import answers_of
 from branchdiag.protocol import LabelSettings
 
 PAPER = LabelSettings()
