@@ -18,6 +18,7 @@ from branchdiag.errors import UsageError
 from branchdiag.problems import Problem, data_identity, load_problems
 from branchdiag.prompts import (
     CLOSE_THINKING,
+    CONTEXTS,
     Template,
     fill,
     opens_thinking,
@@ -54,6 +55,8 @@ class TrainingData:
     """Problems left out because prompt and rollout would not fit."""
     data_id: str
     provenance: list[dict[str, Any]]
+    teacher_file: str | None = None
+    """The teacher's template where it is a file's: settings hold its path alone."""
 
     def batch(self, step: int, size: int, seed: int) -> list[tuple[int, Prompts]]:
         """The prompts of a step (from 0), each with the number of its pass over the data."""
@@ -102,6 +105,7 @@ def load_data(settings: TrainSettings, tokenizer: Any, context_length: int) -> T
         too_long=len(pairs) - len(fitting),
         data_id=data_identity(loaded),
         provenance=loaded.provenance,
+        teacher_file=None if settings.teacher.context in CONTEXTS else teacher.text,
     )
 
 

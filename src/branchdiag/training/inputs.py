@@ -75,12 +75,13 @@ def read_schedule(text: str | None, objective: str) -> NamedSchedule | None:
 
 
 def schedule_model(named: NamedSchedule | None) -> str | None:
-    """The model that a schedule's file records, as `models.resolve` takes it."""
+    """The model that a schedule's file records, as `models.resolve` takes it: a hub model at the
+    commit that was diagnosed, not at the branch it was named by."""
     recorded = (named.schedule.provenance or {}).get("model") if named else None
     if not recorded or not recorded.get("name") or recorded["name"] == BUNDLED:
         return None
     name, revision = str(recorded["name"]), recorded.get("revision")
-    return f"{name}@{revision}" if revision and "@" not in name else name
+    return f"{name.partition('@')[0]}@{revision}" if revision else name
 
 
 def load_settings(

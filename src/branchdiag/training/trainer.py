@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from branchdiag.adapters import needs_training_packages
+from branchdiag.adapters import WEIGHTS, needs_training_packages
 from branchdiag.errors import UsageError
 from branchdiag.models import context_length, load_tokenizer
 from branchdiag.pipeline.progress import Reporter, create_reporter
@@ -100,13 +100,14 @@ def train(request: TrainRequest) -> Outcome:
             "model": resolved.content_id,
             "data": data.data_id,
             "schedule": None if request.schedule is None else request.schedule.shape(),
+            **({} if data.teacher_file is None else {"teacher_file": data.teacher_file}),
         }
         with ExitStack() as held:
             if processes.is_main:
                 held.enter_context(directory.locked(request.out))
             manifest = directory.read_manifest(request.out)
-            if _is_finished(manifest, identity, settings):
-                adapter = request.out / directory.ADAPTER
+            adapter = request.out / directory.ADAPTER
+            if (adapter / WEIGHTS).is_file() and _is_finished(manifest, identity, settings):
                 return Outcome(request.out, adapter, settings.steps, True, processes.is_main)
             processes.wait()
             first = directory.check(
@@ -132,6 +133,7 @@ def _run(
     processes: Processes,
 ) -> Outcome:
     settings, out = request.settings, request.out
+    every = settings.held_out.every
     if first:
         loop.restore(first)
     processes.wait()  # nobody writes before everybody has read
@@ -151,9 +153,11 @@ def _run(
     reporter.start(Stage("", "train"), settings.steps, first)  # type: ignore[arg-type]
     try:
         with guard.installed():
-            if first == 0:
-                _measure(loop, out, processes)
             while loop.step < settings.steps:
+                # Before the step, not after the one that came there: a run that is stopped in a
+                # measurement and resumed from the checkpoint beside it takes it again.
+                if loop.step == 0 or (every and loop.step % every == 0):
+                    _measure(loop, out, processes)
                 began = time.monotonic()
                 prepared = loop.prepare()
                 with guard.shielded():
@@ -165,9 +169,6 @@ def _run(
                         if loop.step % settings.save_every == 0 or loop.step == settings.steps:
                             loop.save()
                 reporter.advance(1, int(line["tokens"]))
-                every = settings.held_out.every
-                if every and loop.step % every == 0 and loop.step < settings.steps:
-                    _measure(loop, out, processes)
             _measure(loop, out, processes)
             if processes.is_main:
                 with guard.shielded():

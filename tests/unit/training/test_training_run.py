@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -78,10 +79,7 @@ def test_a_run_writes_what_it_says(finished: Path) -> None:
         assert words in card
     manifest = json.loads((finished / "training.json").read_text())
     assert manifest["finished_steps"] == STEPS
-    assert (
-        not set(manifest["data"]["held_out"]) & {"problems/1"}
-        or len(manifest["data"]["held_out"]) == 2
-    )
+    assert (manifest["data"]["problems"], len(manifest["data"]["held_out"])) == (22, 2)
 
 
 def test_micro_batches_of_one_or_of_all_are_one_batch(folder: Path, finished: Path) -> None:
@@ -129,6 +127,46 @@ def test_a_finished_run_is_left_alone_and_other_settings_are_refused(
     with pytest.raises(SettingsConflict, match=r"schedule\.w_min: 0\.25 -> 0\.1"):
         train(request(folder, f"steps={STEPS}", out="finished", schedule="sharp"))
     assert (finished / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_finished_run_whose_adapter_is_gone_makes_it_again(folder: Path) -> None:
+    run = train(request(folder, "steps=1", out="lost")).path
+    before = {path.name: path.read_bytes() for path in (run / "adapter").iterdir()}
+    shutil.rmtree(run / "adapter")
+    assert not train(request(folder, "steps=1", out="lost", resume=True)).nothing_to_do
+    assert {path.name: path.read_bytes() for path in (run / "adapter").iterdir()} == before
+
+
+def test_a_template_file_that_was_changed_is_another_run(folder: Path) -> None:
+    template = folder / "teacher.txt"
+    template.write_text("{problem} It is {answer}.")
+    changes = (f"teacher.context={template}", "held_out.problems=0")
+    train(request(folder, "steps=1", *changes, out="template"))
+    template.write_text("{problem} It must be {answer}!")
+    with pytest.raises(SettingsConflict, match=r"teacher_file: .*It is.* -> .*It must be"):
+        train(request(folder, "steps=2", *changes, out="template", resume=True))
+
+
+def test_a_run_stopped_while_it_measures_has_every_measurement_in_the_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = (f"steps={STEPS}", "held_out.every=2")
+    whole = train(request(folder, *changes, out="measured")).path
+    measure = Loop.measure
+
+    def interrupted(self: Loop) -> Any:
+        if self.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return measure(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "measure", interrupted)
+        with pytest.raises(Interrupted):
+            train(request(folder, *changes, out="measuring"))
+    train(request(folder, *changes, out="measuring", resume=True))
+    lines = [read_lines(run / "held_out.jsonl") for run in (whole, folder / "measuring")]
+    assert [line["step"] for line in lines[0]] == [0, 2, 4]
+    assert lines[0] == lines[1]
 
 
 def test_more_steps_go_on_from_a_finished_run(folder: Path) -> None:
