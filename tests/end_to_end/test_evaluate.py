@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -186,6 +187,25 @@ def test_regrade_takes_no_sample_and_needs_no_model(
     assert rows(tmp_path / "copy")["samples"] == before["samples"]
     manifest = json.loads((tmp_path / "copy" / "evaluation.json").read_text())
     assert manifest["content"]["G"]["grading"]["answer_rule"] == "after_thinking"
+
+
+def test_a_kill_while_old_grades_are_removed_leaves_none_under_the_new_rule(
+    again: Callable[..., tuple[int, str, str]],
+    evaluation: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    strict = "--set=grading.answer_rule=after_thinking"
+    table = type(EvaluationDirectory.open(evaluation).table("grades"))
+    with monkeypatch.context() as patch:
+        patch.setattr(table, "remove", lambda self: os.kill(os.getpid(), signal.SIGTERM))
+        assert again("--regrade", strict)[0] == 143
+    status, _, err = again(strict)
+    assert status == 3, err  # the grades that are there are those of the old rule
+    assert again()[0] == 0
+    assert rows(tmp_path / "copy") == rows(evaluation)
+    assert again("--regrade", strict)[0] == 0
+    assert again(strict)[0] == 0
 
 
 def test_a_damaged_part_is_made_again(

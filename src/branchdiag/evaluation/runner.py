@@ -229,15 +229,14 @@ def _run(
     guard: Guard,
 ) -> EvaluationOutcome:
     _check(directory, inputs, regrade=request.regrade)
+    if request.regrade:
+        _forget_grades(directory)
     context = _open(directory, request, inputs, reporter)
     for stage in STAGES:
         for name in stage.writes:
             if directory.table(name).exists():
                 directory.table(name).check()  # damage is set aside, its rows are owed again
-    if request.regrade:
-        for name in reversed(grading.PHASE.writes):
-            directory.table(name).remove()
-    else:
+    if not request.regrade:
         _run_stage(context, sampling.PHASE, reporter, guard)
     _run_stage(context, grading.PHASE, reporter, guard)
     owed = len(set(context.groups()) - directory.table("outcomes").keys())
@@ -251,6 +250,16 @@ def _run(
     directory.manifest["reported"] = None if owed else _reported(inputs)
     directory.save_manifest()
     return EvaluationOutcome(directory.path, report, nothing_to_do=False, owed=owed)
+
+
+def _forget_grades(directory: EvaluationDirectory) -> None:
+    """Remove the grades before another rule is recorded: after a kill in between, none of the old
+    ones may stand under the new rule.
+    """
+    directory.manifest["reported"] = None
+    directory.save_manifest()
+    for name in reversed(grading.PHASE.writes):
+        directory.table(name).remove()
 
 
 def _open(
