@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from branchdiag.api import open_run
-from branchdiag.errors import Incomplete, UsageError
+from branchdiag.errors import Incomplete, SettingsConflict, UsageError
 from branchdiag.schedule import Schedule
 from branchdiag.store.atomic import StorageError, temporary_name
 from branchdiag.store.run import RunDirectory
 
 if TYPE_CHECKING:
+    from branchdiag.protocol import CandidateSettings
     from branchdiag.stats.schedule_band import FitSettings
     from branchdiag.stats.schedule_data import Estimand, LabelledCandidates
     from branchdiag.stats.schedule_fit import FittedSchedule
@@ -119,11 +120,8 @@ def labelled_candidates(run: RunDirectory) -> LabelledCandidates:
 def _primary(run: RunDirectory, tables: Mapping[str, dict[str, list[Any]]]) -> dict[str, list[Any]]:
     """The labels without those of candidates that a setting added and the report tells apart."""
     from branchdiag.phases.groups import primary_ids
-    from branchdiag.protocol import CandidateSettings
 
-    settings = CandidateSettings.model_validate(
-        run.manifest.get("protocol", {}).get("candidates", {})
-    )
+    settings = candidate_settings(run.manifest)
     labels = tables["labels"]
     if settings.spines != "all" and not settings.random_per_problem:
         return labels
@@ -136,6 +134,28 @@ def _primary(run: RunDirectory, tables: Mapping[str, dict[str, list[Any]]]) -> d
     kept = primary_ids(rows, correct, settings)
     places = [index for index, name in enumerate(labels["candidate_id"]) if name in kept]
     return {name: [column[index] for index in places] for name, column in labels.items()}
+
+
+def candidate_settings(manifest: Mapping[str, Any]) -> CandidateSettings:
+    """How a run chose its candidates.
+
+    Raises:
+        SettingsConflict: another version of branchdiag wrote settings that this one does not know.
+    """
+    from pydantic import ValidationError
+
+    from branchdiag.protocol import CandidateSettings
+
+    try:
+        return CandidateSettings.model_validate(manifest.get("protocol", {}).get("candidates", {}))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(["candidates", *map(str, fault["loc"])])
+        raise SettingsConflict(
+            f"the run's settings are not those of this version: {fault['msg']}",
+            where=f"run.json, {key}",
+            fix=f"read it with the branchdiag that made it ({manifest.get('branchdiag')})",
+        ) from None
 
 
 def fitted_schedule(

@@ -76,7 +76,7 @@ def render_page(
         for name, figure in figures.items()
     }
     return (
-        _environment()
+        environment()
         .get_template(TEMPLATE)
         .render(
             doc=document,
@@ -108,8 +108,10 @@ def render_page(
     )
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Jinja as every page uses it: all is escaped, what is undefined is an error, and characters
+    that steer a display are shown."""
+    made = Environment(
         loader=PackageLoader("branchdiag.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
@@ -117,7 +119,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_harmless,
     )
-    environment.filters.update(
+    made.filters.update(
         capitalize_first=lambda text: text[:1].upper() + text[1:],
         count=wording.count,
         interval=wording.interval,
@@ -130,10 +132,11 @@ def _environment() -> Environment:
         score_label=wording.score_label,
         seconds=wording.seconds,
         status_words=wording.status_words,
+        teacher_sees=wording.teacher_sees,
         token_text=wording.token_text,
     )
-    environment.tests["primary"] = _is_primary
-    return environment
+    made.tests["primary"] = _is_primary
+    return made
 
 
 def _harmless(value: Any) -> Any:
@@ -217,9 +220,9 @@ def _backend_rows(backend: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Who wrote tokens, as rows; phases that were served alike share one."""
     rows: dict[str, list[str]] = {}
     for key, value in backend.items():
-        text = _setting_text(value)
+        text = setting_text(value)
         if isinstance(value, Mapping):
-            text = ", ".join(f"{name} {_setting_text(part)}" for name, part in value.items())
+            text = ", ".join(f"{name} {setting_text(part)}" for name, part in value.items())
         rows.setdefault(text, []).append(key)
     return [(", ".join(keys), text) for text, keys in rows.items()]
 
@@ -250,8 +253,8 @@ def setting_rows(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
             {
                 "section": section,
                 "key": name,
-                "value": _setting_text(value),
-                "paper": _setting_text(paper[key]) if differs else None,
+                "value": setting_text(value),
+                "paper": setting_text(paper[key]) if differs else None,
             }
         )
     return rows
@@ -267,7 +270,8 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _setting_text(value: Any) -> str:
+def setting_text(value: Any) -> str:
+    """A setting's value as a reader sees it."""
     if value is None:
         return "none"
     if isinstance(value, bool):

@@ -14,9 +14,9 @@ from typing import TypedDict
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from branchdiag.report.candidate import Branch, CandidateView
+from branchdiag.report.console import cells, plain_table, say
 from branchdiag.report.document import Report, ScoreEntry, primary
 from branchdiag.report.leaderboard import LeaderboardGroup, ranked
 from branchdiag.report.wording import (
@@ -38,13 +38,6 @@ from branchdiag.report.wording import (
 BAR_CELLS = 17
 SHOWN_CAVEATS = 3
 ANSWER_CHARACTERS = 40
-_ASCII = str.maketrans(
-    {
-        "−": "-", "–": "-", "—": "-", "●": "o", "○": "o", "◇": "*", "━": "=", "┊": ":", "…": "...",
-        "↵": "\\n", "␣": "_", "✓": "*", "⟨": "<", "⟩": ">", "’": "'", "“": '"', "”": '"', "·": "-",
-        "█": "#", "░": ".",
-    }
-)  # fmt: skip
 
 
 class PhaseStatus(TypedDict):
@@ -80,7 +73,7 @@ def safe_text(text: str) -> str:
 def print_summary(document: Report, console: Console) -> None:
     """The counts, the table of scores, what limits them, the finding and the report's path."""
     counts = document["counts"]
-    _say(
+    say(
         console,
         f"{count(counts['correct_spines'])} of {plural(counts['problems'], 'problem')} solved, "
         f"{plural(counts['candidates'], 'candidate')} in "
@@ -94,20 +87,20 @@ def print_summary(document: Report, console: Console) -> None:
     if shown:
         console.print(_score_table(shown, console))
         for line in _notes(document["scores"]):
-            _say(console, line, style="dim")
+            say(console, line, style="dim")
         console.print()
-    _say(console, "against the control", style="bold")
+    say(console, "against the control", style="bold")
     for line in _against_control(document):
-        _say(console, f"  {line}")
+        say(console, f"  {line}")
     for group in document.get("leaderboard", []):
         print_leaderboard(group, console)
     _print_caveats(document["caveats"], console)
     console.print()
     statement, evidence = finding_parts(document["finding"])
     words = f"{status_words(document['finding_status'])}: {statement}"
-    _say(console, words, (f" {evidence}" if evidence else "", ""), style="bold")
+    say(console, words, (f" {evidence}" if evidence else "", ""), style="bold")
     if document["report"]:
-        _say(console, f"report: {document['report']}", wrap=False)
+        say(console, f"report: {document['report']}", wrap=False)
 
 
 def print_leaderboard(group: LeaderboardGroup, console: Console, shown: int = 6) -> None:
@@ -115,16 +108,16 @@ def print_leaderboard(group: LeaderboardGroup, console: Console, shown: int = 6)
     console.print()
     entries = ranked(group)
     about = f"  {group['description']}; the first of {group['n_compared']}"
-    _say(console, "leaderboard", (about if len(entries) > shown else "", "dim"), style="bold")
+    say(console, "leaderboard", (about if len(entries) > shown else "", "dim"), style="bold")
     if entries:
-        table = _table()
+        table = plain_table()
         for name, justify in (("", "right"), ("signal", "left"), ("AUROC", "left"),
                               ("interval", "left"), ("less 1-r", "right"),
                               ("all together", "left")):  # fmt: skip
             table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
         for entry in entries[:shown]:
             table.add_row(
-                *_cells(
+                *cells(
                     console,
                     str(entry["rank"]),
                     entry["name"],
@@ -138,21 +131,21 @@ def print_leaderboard(group: LeaderboardGroup, console: Console, shown: int = 6)
             )
         console.print(table)
     for sentence in group["sentences"]:
-        _say(console, fill(sentence, console.width - 1), style="dim")
+        say(console, fill(sentence, console.width - 1), style="dim")
 
 
 def print_status(status: RunStatus, console: Console) -> None:
     """The phases of a run with what each has done, who holds it, and how to go on."""
     about = f"  {status['model']}, protocol {status['protocol']}"
-    _say(console, status["name"], (about, ""), style="bold")
-    table = _table()
+    say(console, status["name"], (about, ""), style="bold")
+    table = plain_table()
     for name, justify in (("phase", "left"), ("state", "left"), ("done", "right"),
                           ("failed", "right"), ("time", "right")):  # fmt: skip
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for phase in status["phases"]:
         total = "?" if phase["total"] is None else count(phase["total"])
         table.add_row(
-            *_cells(
+            *cells(
                 console,
                 f"{phase['letter']} {phase['name']}",
                 phase["state"],
@@ -163,11 +156,11 @@ def print_status(status: RunStatus, console: Console) -> None:
         )
     console.print(table)
     if status["holder"]:
-        _say(console, f"held by {status['holder']}")
+        say(console, f"held by {status['holder']}")
     if status["next"]:
-        _say(console, f"go on with: {status['next']}", wrap=False)
+        say(console, f"go on with: {status['next']}", wrap=False)
     if status["report"]:
-        _say(console, f"report: {status['report']}", wrap=False)
+        say(console, f"report: {status['report']}", wrap=False)
 
 
 def print_candidate(view: CandidateView, console: Console) -> None:
@@ -176,19 +169,19 @@ def print_candidate(view: CandidateView, console: Console) -> None:
         f"  {label_words(view['label'])}, r = {number(view['r'])}, "
         f"h_trunc = {number(view['h_trunc'], 3)} nats, gold answer {view['gold_answer']}"
     )
-    _say(console, view["candidate_id"], (about, ""), style="bold")
+    say(console, view["candidate_id"], (about, ""), style="bold")
     console.print()
-    _say(console, view["problem"], style="dim")
+    say(console, view["problem"], style="dim")
     console.print()
     token = (f"[{token_text(view['token'])}]", "bold reverse")
-    _say(console, f"…{view['before']}", token, (f"{view['after']}…", "dim"))
+    say(console, f"…{view['before']}", token, (f"{view['after']}…", "dim"))
     console.print()
     console.print(_branch_table(view, console))
     if not view["continuations"]:
         return
     arms = [*view["children"], *([view["control"]] if view["control"] else [])]
     names = {branch["arm"]: _branch_name(branch) for branch in arms}
-    table = _table()
+    table = plain_table()
     for name, justify in (("branch", "left"), ("#", "right"), ("graded", "left"),
                           ("answer", "left"), ("tokens", "right")):  # fmt: skip
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
@@ -199,7 +192,7 @@ def print_candidate(view: CandidateView, console: Console) -> None:
         graded = {True: "right", False: "wrong", None: "ungraded"}[item["correct"]]
         tokens = count(item["n_tokens"]) + (" cut" if item["truncated"] else "")
         table.add_row(
-            *_cells(
+            *cells(
                 console,
                 names.get(item["arm"], item["arm"]),
                 str(item["sample"]),
@@ -213,7 +206,7 @@ def print_candidate(view: CandidateView, console: Console) -> None:
 
 
 def _score_table(entries: Sequence[ScoreEntry], console: Console) -> Table:
-    table = _table()
+    table = plain_table()
     columns = [("score", "left"), ("", "left"), ("AUROC", "left"), ("interval", "left")]
     wide = console.width >= 78
     if wide:
@@ -222,20 +215,20 @@ def _score_table(entries: Sequence[ScoreEntry], console: Console) -> Table:
     for name, justify in columns:
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for entry in entries:
-        cells = [
+        texts = [
             entry["name"],
             "+" if entry["sign"] > 0 else "−",
             number(entry["auroc"]),
             interval(entry["ci_low"], entry["ci_high"]),
         ]
         if wide:
-            cells.append(bar(entry))
-        cells += [
+            texts.append(bar(entry))
+        texts += [
             number(entry["stratified_auroc"]),
             number(entry["auprc"], 3),
             number(entry["paper_compat"]["auroc"]),
         ]
-        table.add_row(*_cells(console, *cells))
+        table.add_row(*cells(console, *texts))
     return table
 
 
@@ -303,10 +296,10 @@ def _print_caveats(sentences: Sequence[str], console: Console) -> None:
         return
     console.print()
     for sentence in sentences[:SHOWN_CAVEATS]:
-        _say(console, fill(f"! {sentence}", console.width - 1, subsequent_indent="  "), style="dim")
+        say(console, fill(f"! {sentence}", console.width - 1, subsequent_indent="  "), style="dim")
     left = len(sentences) - SHOWN_CAVEATS
     if left > 0:
-        _say(console, f"  and {plural(left, 'more caveat')} in the report", style="dim")
+        say(console, f"  and {plural(left, 'more caveat')} in the report", style="dim")
 
 
 def _branch_name(branch: Branch) -> str:
@@ -314,7 +307,7 @@ def _branch_name(branch: Branch) -> str:
 
 
 def _branch_table(view: CandidateView, console: Console) -> Table:
-    table = _table()
+    table = plain_table()
     for name, justify in (("forced", "left"), ("", "left"), ("teacher", "right"),
                           ("student", "right"), ("succeed", "right"), ("", "left")):  # fmt: skip
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
@@ -323,7 +316,7 @@ def _branch_table(view: CandidateView, console: Console) -> Table:
         won, of = branch["successes"], branch["samples"]
         done = won is not None and of
         table.add_row(
-            *_cells(
+            *cells(
                 console,
                 _branch_name(branch),
                 "spine" if branch["is_spine"] else "",
@@ -339,28 +332,3 @@ def _branch_table(view: CandidateView, console: Console) -> Table:
 def _meter(successes: int, samples: int) -> str:
     filled = round(12 * successes / samples)
     return "█" * filled + "░" * (12 - filled) + f" {percent(successes / samples)}"
-
-
-def _table() -> Table:
-    return Table(box=None, padding=(0, 1, 0, 0), header_style="bold", pad_edge=False)
-
-
-def _cells(console: Console, *texts: str) -> list[Text]:
-    return [Text(_plain(text, console)) for text in texts]
-
-
-def _say(
-    console: Console, text: str, *more: tuple[str, str], style: str = "", wrap: bool = True
-) -> None:
-    """Print a text in a style, then further (text, style) pieces on the same line."""
-    pieces = [(text, style), *more]
-    line = Text.assemble(*[(_plain(piece, console), look) for piece, look in pieces])
-    console.print(line, soft_wrap=not wrap)
-
-
-def _plain(text: str, console: Console) -> str:
-    """Text as the console may have it: nothing in it steers the display or breaks its encoding."""
-    shown = visible(text)
-    if not console.options.ascii_only:
-        return shown
-    return shown.translate(_ASCII).encode("ascii", "replace").decode("ascii")

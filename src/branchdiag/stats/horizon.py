@@ -67,18 +67,35 @@ def within_problem_slope(
         return Slope(missing("no candidate has this outcome"), 0, 0)
     outcome, position = outcome[present], np.asarray(r, dtype=np.float64)[present]
     codes, n_problems = cluster_codes(np.asarray(clusters)[present])
-    centred = _centred(position, codes, n_problems)
-    sxx = np.bincount(codes, centred**2, n_problems)
-    sxy = np.bincount(codes, centred * _centred(outcome, codes, n_problems), n_problems)
-    carries = sxx > 1e-12 * float(np.max(position**2, initial=0.0))  # less is rounding
+    sxy, sxx = slope_sums(outcome, position, codes, n_problems)
+    carries = sxx > 0
     n_carrying = int(carries.sum())
     n_candidates = int(carries[codes].sum())
     if n_carrying == 0:
         return Slope(missing("no problem has candidates at two positions"), 0, 0)
-    estimate = ratio_estimate(
-        np.where(carries, sxy, 0.0), np.where(carries, sxx, 0.0), **resampling
-    )
-    return Slope(estimate, n_candidates, n_carrying)
+    return Slope(ratio_estimate(sxy, sxx, **resampling), n_candidates, n_carrying)
+
+
+def slope_sums(
+    y: npt.ArrayLike, r: npt.ArrayLike, codes: npt.ArrayLike, n_problems: int
+) -> tuple[FloatArray, FloatArray]:
+    """Sxy and Sxx (P,) within each problem, 0 where a problem carries no slope.
+
+    Args:
+        y: (C,) the outcome; rows with NaN are left out.
+        r: (C,) relative position.
+        codes: (C,) problem of each row, 0 ... P - 1; a problem may have no row.
+        n_problems: P.
+    """
+    outcome = np.asarray(y, dtype=np.float64)
+    present = np.isfinite(outcome)
+    outcome, position = outcome[present], np.asarray(r, dtype=np.float64)[present]
+    kept = np.asarray(codes, dtype=np.int64)[present]
+    centred = _centred(position, kept, n_problems)
+    sxx = np.bincount(kept, centred**2, n_problems)
+    sxy = np.bincount(kept, centred * _centred(outcome, kept, n_problems), n_problems)
+    carries = sxx > 1e-12 * float(np.max(position**2, initial=0.0))  # less is rounding
+    return np.where(carries, sxy, 0.0), np.where(carries, sxx, 0.0)
 
 
 @dataclass(frozen=True)
@@ -202,6 +219,7 @@ def teacher_advantage(
 
 
 def _centred(values: FloatArray, codes: IntArray, n_clusters: int) -> FloatArray:
-    means = np.bincount(codes, values, n_clusters) / np.bincount(codes, minlength=n_clusters)
+    counts = np.maximum(1, np.bincount(codes, minlength=n_clusters))  # a cluster may have no row
+    means = np.bincount(codes, values, n_clusters) / counts
     centred: FloatArray = values - means[codes]
     return centred
