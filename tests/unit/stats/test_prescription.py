@@ -1,0 +1,239 @@
+"""Every verdict, every sentence, and that neither ever rests on a point value."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from branchdiag.stats.estimate import Estimate, missing
+from branchdiag.stats.horizon import Slope
+from branchdiag.stats.position_bias import GainChange
+from branchdiag.stats.prescription import (
+    VERDICTS,
+    discrepancy_vote,
+    gain_vote,
+    prescribe,
+    schedule_vote,
+)
+from branchdiag.stats.prescription_sentences import Evidence
+from branchdiag.stats.schedule_status import STATUSES
+
+FALLS, RISES, NONE = Estimate(-0.3, -0.5, -0.1), Estimate(0.3, 0.1, 0.5), Estimate(0.1, -0.2, 0.4)
+NO_INTERVAL = Estimate(-0.9, None, None, "2 problems are too few to resample")
+
+
+def gain(per_remaining: Estimate = NONE, slope: Estimate = NONE, n: int = 60) -> GainChange:
+    return GainChange(Estimate(0.2, 0.1, 0.3), slope, per_remaining, n)
+
+
+def evidence(**changed: Any) -> Evidence:
+    base = Evidence(
+        schedule_status="flat",
+        schedule_direction="none",
+        schedule_reason="the constant is chosen",
+        schedule_spines="correct",
+        gain=gain(),
+        discrepancy=Slope(NONE, 900, 60),
+        n_incorrect=20,
+        context="none",
+        gamma=0.5,
+        level=0.95,
+    )
+    return replace(base, **changed)
+
+
+RISING = {"schedule_status": "ok", "schedule_direction": "increasing", "schedule_reason": None}
+FALLING = {"schedule_status": "ok", "schedule_direction": "decreasing", "schedule_reason": None}
+UNKNOWN = {"schedule_status": "insufficient", "schedule_reason": "2 problems"}
+LATE, EARLY = {"gain": gain(FALLS, FALLS)}, {"gain": gain(RISES, RISES)}
+FEW = {"gain": gain(FALLS, FALLS, n=9)}
+
+
+@pytest.mark.parametrize(
+    ("changed", "verdict"),
+    [
+        ({}, "neither"),
+        (UNKNOWN, "neither"),
+        (FEW, "neither"),
+        (UNKNOWN | FEW, "too_few"),
+        (RISING, "discount_early"),
+        (RISING | FEW, "discount_early"),
+        (RISING | EARLY, "discount_early"),
+        (EARLY, "discount_early"),
+        (UNKNOWN | EARLY, "discount_early"),
+        (FALLING, "discount_late"),
+        (FALLING | LATE, "discount_late"),
+        (LATE, "discount_late"),
+        (UNKNOWN | LATE, "discount_late"),
+        (RISING | LATE, "contradictory"),
+        (FALLING | EARLY, "contradictory"),
+    ],
+)
+def test_the_verdict_follows_from_the_schedule_and_the_gain(
+    changed: dict[str, Any], verdict: str
+) -> None:
+    made = prescribe(evidence(**changed))
+    assert made.verdict == verdict
+    for slope in (FALLS, RISES, missing("no spine")):  # the discrepancy decides nothing
+        assert prescribe(evidence(**changed, discrepancy=Slope(slope, 9, 9))).verdict == verdict
+
+
+def test_every_verdict_has_been_seen() -> None:
+    seen = {
+        prescribe(evidence(**changed)).verdict
+        for changed in ({}, UNKNOWN | FEW, RISING, FALLING, RISING | LATE)
+    }
+    assert seen == set(VERDICTS)
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_every_status_of_a_fit_has_a_vote(status: str) -> None:
+    votes = {
+        direction: schedule_vote(evidence(schedule_status=status, schedule_direction=direction))
+        for direction in ("increasing", "decreasing", "none")
+    }
+    if status in ("ok", "separation"):
+        assert votes == {"increasing": "early", "decreasing": "late", "none": "neither"}
+    else:
+        (vote,) = set(votes.values())
+        assert vote == ("neither" if status in ("flat", "horizon_only") else "unknown")
+
+
+def test_a_point_value_without_an_interval_says_nothing() -> None:
+    assert gain_vote(gain(NO_INTERVAL, FALLS)) == "unknown"
+    assert gain_vote(gain(FALLS, NO_INTERVAL)) == "unknown"
+    assert discrepancy_vote(NO_INTERVAL) == "unknown"
+
+
+def test_a_large_value_whose_interval_holds_zero_says_neither() -> None:
+    wide = Estimate(-5.0, -11.0, 0.5)
+    assert gain_vote(gain(wide, wide)) == "neither"
+    assert discrepancy_vote(Estimate(5.0, -0.5, 11.0)) == "neither"
+
+
+def test_a_gain_that_only_ends_with_the_trace_says_neither() -> None:
+    made = prescribe(evidence(gain=gain(NONE, FALLS)))
+    assert made.verdict == "neither"
+    assert "no more than the shorter way left to write explains" in made.basis[1].sentence
+
+
+def test_that_the_gain_per_remaining_share_rises_says_neither() -> None:
+    """A teacher that copies the answer at the end makes it rise."""
+    assert gain_vote(gain(RISES, NONE)) == "neither"
+
+
+def test_changes_that_say_opposite_things_say_neither() -> None:
+    assert gain_vote(gain(FALLS, RISES)) == "neither"
+    assert "opposite things" in prescribe(evidence(gain=gain(FALLS, RISES))).basis[1].sentence
+
+
+def test_the_statement_names_what_it_rests_on() -> None:
+    def sentence(**changed: Any) -> str:
+        return prescribe(evidence(**changed)).sentence
+
+    grows = {"discrepancy": Slope(RISES, 9, 9)}
+    assert sentence() == (
+        "These data support neither discounting early tokens, as PW-OPSD (arXiv 2605.21606) does, "
+        "nor late ones, as IW-OPD (arXiv 2606.22600) does: neither the fitted schedule nor the "
+        "teacher's gain speaks for either."
+    )
+    assert sentence(**UNKNOWN).endswith(
+        "the teacher's gain speaks for neither, and the fitted schedule cannot be read."
+    )
+    assert sentence(**RISING) == (
+        "These data support discounting early tokens, as PW-OPSD (arXiv 2605.21606) does: the "
+        "fitted schedule says so, and the teacher's gain speaks for neither."
+    )
+    assert sentence(**(RISING | EARLY)).endswith(
+        "the fitted schedule and the teacher's gain say so."
+    )
+    assert sentence(**LATE, **grows) == (
+        "These data support discounting late tokens, as IW-OPD (arXiv 2606.22600) does: the "
+        "teacher's gain says so, the fitted schedule speaks for neither, and the discrepancy grows "
+        "along the trace, as IW-OPD expects."
+    )
+    assert sentence(**(FALLING | LATE)).endswith(
+        "the fitted schedule and the teacher's gain say so, and the discrepancy is not seen to "
+        "grow along the trace, as IW-OPD expects it to."
+    )
+    assert sentence(**(RISING | LATE)) == (
+        "These data support neither prescription, since they contradict each other: the fitted "
+        "schedule speaks for discounting early tokens, the teacher's gain for discounting late "
+        "ones."
+    )
+    assert sentence(**(FALLING | EARLY)).endswith(
+        "the teacher's gain speaks for discounting early tokens, the fitted schedule for "
+        "discounting late ones."
+    )
+    assert sentence(**(UNKNOWN | FEW)).startswith("These data are too few")
+
+
+def test_the_sentence_of_the_schedule_gives_status_and_direction() -> None:
+    def sentence(**changed: Any) -> str:
+        return prescribe(evidence(**changed)).basis[0].sentence
+
+    assert sentence() == (
+        "The schedule fitted to forced branches on correct spines is weight 1 everywhere "
+        "(status flat; the constant is chosen)."
+    )
+    assert "rises along the trace (status ok): early teacher tokens" in sentence(**RISING)
+    assert "falls along the trace (status ok): late teacher tokens" in sentence(**FALLING)
+    assert "says nothing (status insufficient; 2 problems)" in sentence(**UNKNOWN)
+
+
+def test_the_sentence_of_the_gain_gives_both_changes_with_intervals() -> None:
+    def sentence(**changed: Any) -> str:
+        return prescribe(evidence(**changed)).basis[1].sentence
+
+    assert sentence(**LATE) == (
+        "Continued by the teacher instead of the student, a prefix gains +0.20 in the share of "
+        "correct answers on average (95% interval 0.10 to 0.30; 60 problems, 20 of them with an "
+        "incorrect spine); from the start of a trace to its end that changes by -0.30 (95% "
+        "interval -0.50 to -0.10), and for each share of the trace still to be written by -0.30 "
+        "(95% interval -0.50 to -0.10), so late prefixes gain less than the shorter way left to "
+        "write explains."
+    )
+    assert sentence(**EARLY).endswith("so late prefixes gain more though less is left to write.")
+    assert sentence().endswith("so no fall beyond the shorter way left to write is seen.")
+    assert "-0.20 to 0.40, which includes 0" in sentence()
+    assert sentence(**FEW).endswith("which is too little to be read.")
+    unknown = GainChange(missing("a"), missing("a"), missing("a"), 0)
+    assert sentence(gain=unknown) == "What the teacher's continuation gains is not known (a)."
+    no_change = GainChange(NONE, missing("a change needs two fractions"), missing("b"), 60)
+    assert "is not known (a change needs two fractions)" in sentence(gain=no_change)
+
+
+def test_the_sentence_of_the_discrepancy_says_whether_it_grows() -> None:
+    def sentence(slope: Estimate) -> str:
+        return prescribe(evidence(discrepancy=Slope(slope, 900, 60))).basis[2].sentence
+
+    assert sentence(RISES).endswith("60 spines): it grows, as IW-OPD expects.")
+    assert sentence(FALLS).endswith("it falls, where IW-OPD expects it to grow.")
+    assert sentence(NONE).endswith("the growth that IW-OPD expects is not seen.")
+    assert sentence(missing("no spine was scored")) == (
+        "Whether the discrepancy |log q - log p| grows is not known (no spine was scored)."
+    )
+    assert "no interval: 2 problems are too few" in sentence(NO_INTERVAL)
+
+
+def test_what_limits_the_verdict_is_said_where_it_applies() -> None:
+    said = " ".join(prescribe(evidence()).remarks)
+    assert "falls from 1.5 to 1 on every trace whatever the data" in said
+    assert "removes late drift by construction" in said
+    assert "copy" not in said
+    told = " ".join(prescribe(evidence(context="answer")).remarks)
+    assert "The teacher is told the answer and can copy it" in told
+    assert "a leak" in told
+    assert "a solution" in " ".join(prescribe(evidence(context="solution")).remarks)
+    wrong = " ".join(prescribe(evidence(schedule_spines="incorrect")).remarks)
+    assert "by construction" not in wrong
+
+
+def test_the_paragraph_is_all_of_it_in_order() -> None:
+    made = prescribe(evidence(context="answer"))
+    assert made.paragraph == " ".join(
+        [made.sentence, *(strand.sentence for strand in made.basis), *made.remarks]
+    )
+    assert made.paragraph.count("  ") == 0
