@@ -8,7 +8,7 @@ appendix A), nothing, or a file's text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,13 +66,19 @@ class TrainingData:
         return [(p // count, self.prompts[orders[p // count][p % count]]) for p in places]
 
 
-def load_data(settings: TrainSettings, tokenizer: Any, context_length: int) -> TrainingData:
+def load_data(
+    settings: TrainSettings,
+    tokenizer: Any,
+    context_length: int,
+    revisions: Mapping[str, str] | None = None,
+) -> TrainingData:
     """Load, render and divide the problems.
 
     Args:
         settings: data, prompts, lengths and the seed of the division.
         tokenizer: the model's.
         context_length: positions that the model was made for.
+        revisions: repository -> commit of the data sets that a resumed run began with.
 
     Raises:
         UsageError: bad rows, a template that cannot be used, a missing solution, or no problem
@@ -81,7 +87,11 @@ def load_data(settings: TrainSettings, tokenizer: Any, context_length: int) -> T
     """
     student = parse_template(settings.student.prompt, where="student.prompt", allowed=("problem",))
     teacher = _teacher_template(settings)
-    loaded = load_problems([_source(text, teacher) for text in settings.data], seed=settings.seed)
+    loaded = load_problems(
+        [_source(text, teacher) for text in settings.data],
+        seed=settings.seed,
+        recorded_revisions=revisions,
+    )
     require_solutions(teacher, loaded.problems)
     pairs = [_render(settings, tokenizer, student, teacher, p) for p in loaded.problems]
     limit = min(settings.max_length, context_length) - settings.rollout.max_new_tokens

@@ -96,8 +96,10 @@ def load_settings(
     return settings.model_copy(update={"data": tuple(data)}) if data else settings
 
 
-def resolve_model(name: str | None, settings: TrainSettings) -> ResolvedModel:
-    """The model's files.
+def resolve_model(
+    name: str | None, settings: TrainSettings, recorded: ResolvedModel | None = None
+) -> ResolvedModel:
+    """The model's files; those of `recorded` where that is a hub model of this name.
 
     Raises:
         UsageError, MissingRequirement: as `models.resolve`; also for an adapter.
@@ -114,4 +116,4 @@ def resolve_model(name: str | None, settings: TrainSettings) -> ResolvedModel:
             where=name,
             fix=f"branchdiag merge {name} --out DIR, then --model DIR",
         )
-    return resolve(name, trust_remote_code=settings.compute.trust_remote_code)
+    return resolve(name, recorded=recorded, trust_remote_code=settings.compute.trust_remote_code)

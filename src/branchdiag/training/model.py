@@ -52,12 +52,13 @@ def load_trained_model(
         lora_alpha=settings.lora.alpha,  # type: ignore[arg-type]
         lora_dropout=settings.lora.dropout,
         target_modules=list(settings.lora.targets),
-        base_model_name_or_path=_written_name(resolved),
         revision=resolved.revision,
     )
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(settings.seed, "adapter"))
         adapted: Any = get_peft_model(base, config)
+    # PEFT writes the directory that was loaded: of a hub model, the cache of this machine.
+    adapted.active_peft_config.base_model_name_or_path = _written_name(resolved)
     wanted = compute.gradient_checkpointing
     if on_gpu if wanted is None else wanted:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -16,9 +16,10 @@ from typing import Any
 
 from branchdiag.adapters import WEIGHTS, needs_training_packages
 from branchdiag.errors import UsageError
-from branchdiag.models import context_length, load_tokenizer
+from branchdiag.models import ResolvedModel, context_length, load_tokenizer
 from branchdiag.pipeline.progress import Reporter, create_reporter
 from branchdiag.pipeline.signals import Guard, Interrupted
+from branchdiag.problems import recorded_revisions
 from branchdiag.training import checkpoints, directory, metrics
 from branchdiag.training.card import model_card
 from branchdiag.training.data import TrainingData, load_data
@@ -92,9 +93,10 @@ def train(request: TrainRequest) -> Outcome:
     objective.check_schedule(request.schedule is not None)
     processes = Processes(settings.compute.device)
     try:
-        resolved = resolve_model(request.model, settings)
+        model, revisions = _recorded(directory.read_manifest(request.out))
+        resolved = resolve_model(request.model, settings, model)
         tokenizer = load_tokenizer(resolved)
-        data = load_data(settings, tokenizer, context_length(resolved))
+        data = load_data(settings, tokenizer, context_length(resolved), revisions)
         identity = {
             "settings": settings.result_settings(),
             "model": resolved.content_id,
@@ -206,6 +208,18 @@ def _finish(loop: Loop, out: Path, manifest: dict[str, Any]) -> None:
 
     checkpoints.write_directory(out / directory.ADAPTER, fill)
     directory.save_manifest(out, manifest | {"finished_steps": loop.step})
+
+
+def _recorded(
+    manifest: Mapping[str, Any] | None,
+) -> tuple[ResolvedModel | None, dict[str, str]]:
+    """The model and the data sets' commits that the run began with: the hub may have moved on."""
+    if manifest is None:
+        return None, {}
+    return (
+        ResolvedModel.from_dict(manifest["model"]),
+        recorded_revisions(manifest["data"]["provenance"]),
+    )
 
 
 def _is_finished(

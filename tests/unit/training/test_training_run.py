@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from branchdiag.adapters import is_adapter, merged_model
+from branchdiag import models, problems
+from branchdiag.adapters import base_model_of, is_adapter, merged_model
 from branchdiag.errors import SettingsConflict, UsageError
 from branchdiag.pipeline.signals import Interrupted
 from branchdiag.schedule import Schedule
 from branchdiag.training import checkpoints
+from branchdiag.training import data as training_data
 from branchdiag.training.data import load_data
 from branchdiag.training.inputs import NamedSchedule, TrainRequest, resolve_model
 from branchdiag.training.loop import Loop
@@ -25,6 +27,7 @@ from branchdiag.training.metrics import read_lines
 from branchdiag.training.processes import Processes
 from branchdiag.training.rollouts import evaluation_mode, merged_weights
 from branchdiag.training.trainer import train
+from tests.tiny_models import tiny_model
 from tests.unit.training.tiny_runs import lines_of, losses, request
 
 STEPS = 4
@@ -145,6 +148,34 @@ def test_a_template_file_that_was_changed_is_another_run(folder: Path) -> None:
     template.write_text("{problem} It must be {answer}!")
     with pytest.raises(SettingsConflict, match=r"teacher_file: .*It is.* -> .*It must be"):
         train(request(folder, "steps=2", *changes, out="template", resume=True))
+
+
+def test_a_resumed_run_stays_at_the_commits_it_began_with(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's branch moves on between the two commands; asking it is all that is stood in for."""
+    former = shutil.copytree(tiny_model(), folder / "hub" / "former")
+    monkeypatch.setattr(models, "_snapshot", lambda *_, **__: former)
+    wanted = request(folder, "steps=1", out="moved", model=Path("Some/Model"))
+    run = train(wanted).path
+    manifest = json.loads((run / "training.json").read_text())
+    manifest["data"]["provenance"] = [{"kind": "hub", "repository": "a/b", "revision": "c0"}]
+    (run / "training.json").write_text(json.dumps(manifest))
+
+    asked = {}
+
+    def load_problems(*arguments: Any, **settings: Any) -> Any:
+        asked.update(settings["recorded_revisions"])
+        return problems.load_problems(*arguments, **settings)
+
+    moved = shutil.copytree(former, folder / "hub" / "moved")
+    monkeypatch.setattr(models, "_snapshot", lambda *_, **__: moved)
+    monkeypatch.setattr(training_data, "load_problems", load_problems)
+    wanted = request(folder, "steps=2", out="moved", model=Path("Some/Model"), resume=True)
+    assert train(wanted).steps == 2
+    assert asked == {"a/b": "c0"}
+    # The adapter names the hub's model and commit, not the cache of the machine it was made on.
+    assert base_model_of(run / "adapter") == "Some/Model@former"
 
 
 def test_a_run_stopped_while_it_measures_has_every_measurement_in_the_end(
