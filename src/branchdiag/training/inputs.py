@@ -84,6 +84,23 @@ def schedule_model(named: NamedSchedule | None) -> str | None:
     return f"{name.partition('@')[0]}@{revision}" if revision else name
 
 
+def schedule_remark(named: NamedSchedule | None, model: ResolvedModel) -> str | None:
+    """What to say where a schedule was fitted to other weights than those that are trained."""
+    recorded = (named.schedule.provenance or {}).get("model") if named else None
+    fitted_to = recorded.get("content_id") if recorded else None
+    if not named or not recorded or not fitted_to or fitted_to == model.content_id:
+        return None
+    return (
+        f"the schedule {named.name} was fitted to other weights: {recorded.get('name')} "
+        f"({_short(fitted_to)}), not {model.name} ({_short(model.content_id)})"
+    )
+
+
+def _short(content_id: str) -> str:
+    """The beginning of a hash: of a hub model's identity, which is NAME@COMMIT, of the commit."""
+    return content_id.rpartition("@")[2][:12]
+
+
 def load_settings(
     source: str | None, model: str | None, data: Sequence[str], overrides: Sequence[str]
 ) -> TrainSettings:

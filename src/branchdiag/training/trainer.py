@@ -23,7 +23,7 @@ from branchdiag.problems import recorded_revisions
 from branchdiag.training import checkpoints, directory, metrics
 from branchdiag.training.card import model_card
 from branchdiag.training.data import TrainingData, load_data
-from branchdiag.training.inputs import TrainRequest, resolve_model
+from branchdiag.training.inputs import TrainRequest, resolve_model, schedule_remark
 from branchdiag.training.loop import Loop
 from branchdiag.training.processes import Processes
 from branchdiag.training.settings import TrainSettings
@@ -255,6 +255,9 @@ def _say(reporter: Reporter, loop: Loop, request: TrainRequest) -> None:
         + f", {len(loop.data.prompts)} problems, batch {settings.optimizer.batch_size}"
         + f" -> {request.out}"
     )
+    remark = schedule_remark(named, loop.resolved)
+    if remark:
+        reporter.note(remark)
     if loop.data.too_long:
         reporter.note(f"{loop.data.too_long} problems are left out: too long for max_length")
 

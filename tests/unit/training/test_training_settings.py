@@ -8,8 +8,15 @@ import pytest
 
 from branchdiag.engines.base import Sampling
 from branchdiag.errors import BranchdiagError, UsageError
+from branchdiag.models import ResolvedModel
 from branchdiag.schedule import Schedule
-from branchdiag.training.inputs import NamedSchedule, load_settings, read_schedule, schedule_model
+from branchdiag.training.inputs import (
+    NamedSchedule,
+    load_settings,
+    read_schedule,
+    schedule_model,
+    schedule_remark,
+)
 from branchdiag.training.model import learning_rate
 from branchdiag.training.objectives import OBJECTIVE_NAMES
 from branchdiag.training.settings import TrainSettings
@@ -131,3 +138,22 @@ def test_the_model_is_the_one_that_the_schedule_records(
     schedule = Schedule(1.0, None, None, "none", {"model": recorded})
     assert schedule_model(NamedSchedule("fitted", schedule)) == model
     assert schedule_model(None) is None
+
+
+@pytest.mark.parametrize(
+    ("recorded", "words"),
+    [
+        ({"name": "bundled", "content_id": "a" * 32}, None),
+        ({"name": "bundled", "content_id": "b" * 32}, "was fitted to other weights: bundled (bbbb"),
+        ({"name": "Some/Model", "content_id": "Some/Model@0f1e"}, "Some/Model (0f1e), not"),
+        ({"name": "bundled"}, None),
+        (None, None),
+    ],
+)
+def test_a_schedule_of_other_weights_is_said(
+    recorded: dict[str, str] | None, words: str | None
+) -> None:
+    named = NamedSchedule("fitted", Schedule(1.0, None, None, "none", {"model": recorded}))
+    said = schedule_remark(named, ResolvedModel("bundled", "/here", None, "a" * 32))
+    assert (said is None) if words is None else words in str(said)
+    assert schedule_remark(None, ResolvedModel("bundled", "/here", None, "a" * 32)) is None
