@@ -2,8 +2,8 @@
 
 Reads prompts; changes weights; returns a line of numbers. Writes checkpoints where told, nothing
 else. Before each pass over a micro-batch the random generator is set from (seed, step, first row),
-so that dropout is the same in a second pass over the rows, in a resumed run, and however the batch
-is divided over processes. (arXiv 2605.21606, appendix I, for the defaults.)
+so that dropout is the same in a second pass over the rows, in a resumed run, and in processes that
+divide the batch between the same micro-batches. (arXiv 2605.21606, appendix I, for the defaults.)
 """
 
 from __future__ import annotations
