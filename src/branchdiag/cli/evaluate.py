@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from branchdiag.cli.run import EngineName, ProgressStyle
+from branchdiag.cli.look import Json
+from branchdiag.cli.run import Engine, Limit, Progress, ProgressStyle
 
 Models = Annotated[
     list[str] | None,
@@ -41,17 +42,13 @@ Settings = Annotated[
 def evaluate(
     models: Models = None,
     problems: Problems = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Take the first N problems alone.")
-    ] = None,
+    limit: Limit = None,
     n: Annotated[
         int | None,
         typer.Option("--n", min=1, help="Samples a problem; 12 by default."),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Repeats; 3 by default.")] = None,
-    engine: Annotated[
-        EngineName | None, typer.Option(help="Who writes tokens; auto: vLLM where CUDA is.")
-    ] = None,
+    engine: Engine = None,
     settings: Settings = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Directory; else runs/evaluate-MODELS.")
@@ -59,12 +56,8 @@ def evaluate(
     regrade: Annotated[
         bool, typer.Option("--regrade", help="Grade the samples again; take none.")
     ] = False,
-    progress: Annotated[
-        ProgressStyle, typer.Option(help="auto: bars on a terminal, else lines.")
-    ] = ProgressStyle.auto,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on standard output.")
-    ] = False,
+    progress: Progress = ProgressStyle.auto,
+    as_json: Json = False,
 ) -> None:
     """Avg@N, Pass@N and Maj@N of models and adapters, and whether they can be told apart."""
     from branchdiag.evaluation.runner import EvaluationRequest, require_complete

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from branchdiag.cli.look import Json
 from branchdiag.errors import UsageError
 
 if TYPE_CHECKING:
@@ -91,7 +92,6 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of every draw of the run.")
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the plan and write nothing: units, prompts, sizes.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Progress = Annotated[ProgressStyle, typer.Option(help="auto: bars on a terminal, else lines.")]
 Spines = Annotated[
     SpineKind | None,

@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from branchdiag.cli.run import EngineName, ProgressStyle, run_name
+from branchdiag.cli.look import Json
+from branchdiag.cli.run import EngineName, Progress, ProgressStyle, run_name
 from branchdiag.pipeline.signals import Interrupted
 
 
@@ -100,12 +101,8 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint, if there is one.")
     ] = False,
-    progress: Annotated[
-        ProgressStyle, typer.Option(help="auto: bars on a terminal, else lines.")
-    ] = ProgressStyle.auto,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on standard output.")
-    ] = False,
+    progress: Progress = ProgressStyle.auto,
+    as_json: Json = False,
 ) -> None:
     """Train a LoRA adapter on the model's own rollouts under a teacher that is shown more."""
     from branchdiag.training.inputs import (
