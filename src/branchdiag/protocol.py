@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -24,6 +24,8 @@ from branchdiag.prompt_texts import (
 )
 from branchdiag.settings_section import Section, added, transport
 from branchdiag.stage_settings import AlignSettings, PrefixSettings
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 class SpineSettings(Section):
@@ -236,14 +238,35 @@ def validate(values: Mapping[str, Any], *, where: str) -> Protocol:
     Raises:
         UsageError: with one line a fault and, for an unknown key, the nearest known one.
     """
+    return validated(
+        Protocol,
+        values,
+        what="the protocol",
+        where=where,
+        fix="`branchdiag protocol show paper` prints every key with its meaning",
+    )
+
+
+def validated(
+    kind: type[AnySection], values: Mapping[str, Any], *, what: str, where: str, fix: str
+) -> AnySection:
+    """A section of settings from plain values; all faults at once.
+
+    Args:
+        kind: of the section.
+        values: sections within sections.
+        what, where, fix: of the error: what cannot be used, where it was given, how to mend it.
+
+    Raises:
+        UsageError: with one line a fault and, for an unknown key, the nearest known one.
+    """
     try:
-        return Protocol.model_validate(dict(values))
+        return kind.model_validate(dict(values))
     except ValidationError as error:
-        lines = [explain_fault(fault, _all_keys()) for fault in error.errors()]
+        keys = keys_of(kind)
+        lines = [explain_fault(fault, keys) for fault in error.errors()]
         raise UsageError(
-            "the protocol cannot be used:\n  " + "\n  ".join(lines),
-            where=where,
-            fix="`branchdiag protocol show paper` prints every key with its meaning",
+            f"{what} cannot be used:\n  " + "\n  ".join(lines), where=where, fix=fix
         ) from None
 
 
@@ -309,11 +332,6 @@ def explain_fault(fault: Any, keys: Sequence[str]) -> str:
     if not near:  # the right key in the wrong section
         near = [key for key in keys if key.rpartition(".")[2] == path.rpartition(".")[2]]
     return f"{path}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
-
-
-@cache
-def _all_keys() -> tuple[str, ...]:
-    return tuple(keys_of(Protocol, ""))
 
 
 def keys_of(section: type[Section], prefix: str = "") -> list[str]:

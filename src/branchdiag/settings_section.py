@@ -34,14 +34,14 @@ class Section(BaseModel):
 
     def result_settings(self) -> dict[str, Any]:
         """The settings that can change a result: all but the transport ones, and those that were
-        added later only where they are not at their default.
+        added later only where they are not at their default; of sections inside likewise.
         """
-        fields = type(self).model_fields
+        plain = self.model_dump(mode="json")
         return {
-            name: value
-            for name, value in self.model_dump(mode="json").items()
-            if not is_transport(fields[name])
-            and not (is_added(fields[name]) and getattr(self, name) == fields[name].default)
+            name: value.result_settings() if isinstance(value, Section) else plain[name]
+            for name, field in type(self).model_fields.items()
+            for value in [getattr(self, name)]
+            if not is_transport(field) and not (is_added(field) and value == field.default)
         }
 
 

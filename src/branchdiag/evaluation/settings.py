@@ -11,17 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from branchdiag.errors import UsageError
 from branchdiag.prompt_texts import STUDENT_PROMPT
 from branchdiag.protocol import (
     EngineSettings,
     Protocol,
     apply_override,
-    explain_fault,
     keys_of,
     read_toml,
+    validated,
 )
 from branchdiag.settings_section import Section, transport
 
@@ -87,16 +86,13 @@ def load_settings(*, bundled: bool, overrides: Sequence[str] = ()) -> Evaluation
     values = _bundled_values() if bundled else {}
     for override in overrides:
         apply_override(values, override)
-    try:
-        return EvaluationSettings.model_validate(values)
-    except ValidationError as error:
-        keys = keys_of(EvaluationSettings)
-        lines = [explain_fault(fault, keys) for fault in error.errors()]
-        raise UsageError(
-            "the evaluation's settings cannot be used:\n  " + "\n  ".join(lines),
-            where="--set",
-            fix="keys: " + ", ".join(keys),
-        ) from None
+    return validated(
+        EvaluationSettings,
+        values,
+        what="the evaluation's settings",
+        where="--set",
+        fix="keys: " + ", ".join(keys_of(EvaluationSettings)),
+    )
 
 
 def _bundled_values() -> dict[str, Any]:

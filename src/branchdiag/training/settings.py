@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from branchdiag.engines.base import Sampling
 from branchdiag.errors import UsageError
@@ -21,11 +21,11 @@ from branchdiag.prompt_texts import STUDENT_PROMPT
 from branchdiag.protocol import (
     TeacherPrompts,
     apply_override,
-    explain_fault,
     keys_of,
     read_toml,
+    validated,
 )
-from branchdiag.settings_section import Section, is_transport, transport
+from branchdiag.settings_section import Section, transport
 from branchdiag.training.objectives import OBJECTIVE_NAMES, make_objective, objective_class
 
 if TYPE_CHECKING:
@@ -203,17 +203,15 @@ class TrainSettings(Section):
         for override in overrides:
             apply_override(values, override)
         _leave_out_foreign(values, of_file)
-        try:
-            settings = TrainSettings.model_validate(values)
-        except ValidationError as error:
-            keys = keys_of(TrainSettings)
-            lines = [explain_fault(fault, keys) for fault in error.errors()]
-            raise UsageError(
-                "the training settings cannot be used:\n  " + "\n  ".join(lines),
-                where=str(source),
-                fix="keys read section.key; the sections: "
-                + ", ".join(dict.fromkeys(key.partition(".")[0] for key in keys if "." in key)),
-            ) from None
+        keys = keys_of(TrainSettings)
+        sections = dict.fromkeys(key.partition(".")[0] for key in keys if "." in key)
+        settings = validated(
+            TrainSettings,
+            values,
+            what="the training settings",
+            where=str(source),
+            fix="keys read section.key; the sections: " + ", ".join(sections),
+        )
         settings._check()
         return settings
 
@@ -258,7 +256,7 @@ class TrainSettings(Section):
 
     def result_settings(self) -> dict[str, Any]:
         """All settings that can change a result, sections within sections."""
-        settings = _without_transport(self)
+        settings = super().result_settings()
         if self.objective.accumulation == "release":  # its means depend on the division
             settings["optimizer"]["micro_batch_size"] = self.optimizer.micro_batch_size
         return settings
@@ -279,16 +277,6 @@ def _leave_out_foreign(values: dict[str, Any], of_file: dict[str, Any]) -> None:
     settings = values["objective"]["settings"]
     for key in [key for key in of_file if key not in known and settings.get(key) == of_file[key]]:
         del settings[key]
-
-
-def _without_transport(section: Section) -> dict[str, Any]:
-    plain = section.model_dump(mode="json")
-    return {
-        name: _without_transport(value) if isinstance(value, Section) else plain[name]
-        for name, field in type(section).model_fields.items()
-        if not is_transport(field)
-        for value in [getattr(section, name)]
-    }
 
 
 def _read(source: str | Path) -> dict[str, Any]:
