@@ -1,4 +1,4 @@
-"""The report of an evaluation for people: tables on a terminal, and the same as Markdown.
+"""The report of an evaluation for people: tables, sentences and notes on a terminal.
 
 Reads the report object alone and computes nothing. Names of models and benchmarks are a user's
 text: they are escaped.

@@ -21,7 +21,7 @@ def model_card(
     objective, model = settings["objective"]["name"], manifest["model"]
     last = metrics[-1] if metrics else {}
     head = {
-        "base_model": model["name"],
+        "base_model": model["name"].partition("@")[0] if model["revision"] else model["name"],
         "library_name": "peft",
         "tags": ["lora", "on-policy-distillation", objective],
     }

@@ -156,7 +156,7 @@ def test_a_resumed_run_stays_at_the_commits_it_began_with(
     """The hub's branch moves on between the two commands; asking it is all that is stood in for."""
     former = shutil.copytree(tiny_model(), folder / "hub" / "former")
     monkeypatch.setattr(models, "_snapshot", lambda *_, **__: former)
-    wanted = request(folder, "steps=1", out="moved", model=Path("Some/Model"))
+    wanted = request(folder, "steps=1", out="moved", model=Path("Some/Model@main"))
     run = train(wanted).path
     manifest = json.loads((run / "training.json").read_text())
     manifest["data"]["provenance"] = [{"kind": "hub", "repository": "a/b", "revision": "c0"}]
@@ -171,11 +171,12 @@ def test_a_resumed_run_stays_at_the_commits_it_began_with(
     moved = shutil.copytree(former, folder / "hub" / "moved")
     monkeypatch.setattr(models, "_snapshot", lambda *_, **__: moved)
     monkeypatch.setattr(training_data, "load_problems", load_problems)
-    wanted = request(folder, "steps=2", out="moved", model=Path("Some/Model"), resume=True)
+    wanted = request(folder, "steps=2", out="moved", model=Path("Some/Model@main"), resume=True)
     assert train(wanted).steps == 2
     assert asked == {"a/b": "c0"}
     # The adapter names the hub's model and commit, not the cache of the machine it was made on.
     assert base_model_of(run / "adapter") == "Some/Model@former"
+    assert 'base_model: "Some/Model"\n' in (run / "adapter" / "README.md").read_text()
 
 
 def test_a_run_stopped_while_it_measures_has_every_measurement_in_the_end(
