@@ -5,7 +5,7 @@ Knows nothing of models, files of a run or engines. They change no phase from A 
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from branchdiag.settings_section import Section
 
@@ -19,4 +19,30 @@ class PrefixSettings(Section):
 class AlignSettings(Section):
     """Stages N1 to N4: distillation gradients against the ideal one at each candidate."""
 
-    rollouts: int = Field(6, ge=1, description="Samples an arm.")
+    contexts: tuple[str, ...] = Field(
+        ("answer", "solution", "none"),
+        min_length=1,
+        description="Teacher contexts, each as teacher.context: answer, solution, none or a file.",
+    )
+    student_tokens: int = Field(
+        3, ge=0, description="The student's likeliest valid tokens that join a support."
+    )
+    min_student_probability: float = Field(
+        0.01, ge=0, le=1, description="Less likely ones of them do not join."
+    )
+    rollouts: int = Field(
+        6, ge=2, description="Samples an arm, those of Phase E included; what it has is kept."
+    )
+    budget: int = Field(
+        0, ge=0, description="Samples that may be drawn in all, spread over depth; 0: all."
+    )
+    min_samples: int = Field(
+        2, ge=2, description="Graded samples that every arm of a node needs to be counted."
+    )
+
+    @field_validator("contexts")
+    @classmethod
+    def _differ(cls, contexts: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(contexts)) != len(contexts) or not all(contexts):
+            raise ValueError("every context must be named, and none twice")
+        return contexts

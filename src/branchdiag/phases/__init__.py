@@ -12,6 +12,10 @@ from branchdiag.phases import (
     e_continue,
     f_label,
     g_report,
+    n1_nodes,
+    n2_arms,
+    n3_grade,
+    n4_alignment,
     s_signals,
 )
 from branchdiag.phases.base import Phase
@@ -26,6 +30,10 @@ PHASES: dict[str, Phase] = {
         e_continue,
         f_label,
         s_signals,
+        n1_nodes,
+        n2_arms,
+        n3_grade,
+        n4_alignment,
         g_report,
     )
 }

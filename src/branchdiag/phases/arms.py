@@ -1,6 +1,6 @@
 """The arms of a candidate: which tokens are forced before the student goes on.
 
-Shared by the phase that continues and the one that grades; knows nothing of either.
+Shared by the phases that continue and those that grade; knows nothing of any of them.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from branchdiag.engines.base import Key, Request, Sampling
 from branchdiag.protocol import ContinuationSettings
 
 CONTROL, SPINE = "control", "spine"
@@ -37,3 +38,23 @@ def arms_of(
     if settings.spine:
         arms.append((SPINE, (candidate["spine_token_id"],)))
     return arms
+
+
+def forced_request(
+    key: Key, prompt: tuple[int, ...], settings: ContinuationSettings, seed: int
+) -> Request:
+    """The request to go on from a prompt that ends in the forced token, if any.
+
+    The budget is what the prompt leaves of `max_total_tokens`.
+    """
+    return Request(
+        key=key,
+        prompt_ids=prompt,
+        sampling=Sampling(
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
+            max_new_tokens=max(settings.max_total_tokens - len(prompt), 0),
+        ),
+        seed=seed,
+    )

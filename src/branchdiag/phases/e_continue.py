@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
-from branchdiag.engines.base import Request, Sampling
-from branchdiag.phases.arms import arms_of
+from branchdiag.engines.base import Request
+from branchdiag.phases.arms import arms_of, forced_request
 from branchdiag.phases.base import Context, Done, Failed, Outcome, Phase, Unit
 from branchdiag.protocol import ContinuationSettings
 from branchdiag.store.fingerprint import derive_seed, tokens_hash
@@ -27,29 +27,15 @@ def requests_of(
 ) -> list[Request]:
     """Every request of a candidate: arms x samples, each with a seed of its own.
 
-    A request's prompt is student prompt + spine[:position] + forced token, as token ids. The
-    budget is what the prompt leaves of `max_total_tokens`.
+    A request's prompt is student prompt + spine[:position] + forced token, as token ids.
     """
     prefix = (*spine["prompt_ids"], *spine["spine_ids"][: candidate["position"]])
     requests = []
     for arm, forced in arms_of(candidate, settings):
-        prompt = (*prefix, *forced)
-        sampling = Sampling(
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            top_k=settings.top_k,
-            max_new_tokens=max(settings.max_total_tokens - len(prompt), 0),
-        )
         for sample in range(settings.rollouts):
             key = (candidate["candidate_id"], arm, sample)
-            requests.append(
-                Request(
-                    key=key,
-                    prompt_ids=prompt,
-                    sampling=sampling,
-                    seed=derive_seed(run_seed, "continuation", *key),
-                )
-            )
+            seed = derive_seed(run_seed, "continuation", *key)
+            requests.append(forced_request(key, (*prefix, *forced), settings, seed))
     return requests
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from branchdiag.errors import SettingsConflict
+from branchdiag.errors import SettingsConflict, UsageError
 from branchdiag.phases import PHASES
 from branchdiag.phases.base import Phase
 from branchdiag.pipeline.inputs import Inputs
@@ -44,9 +44,23 @@ def contents(protocol: Protocol, inputs: Inputs, seed: int) -> dict[str, dict[st
             # The text that counts, whichever setting or file it comes from.
             template = teacher_template(protocol.teacher, protocol.spine.prompt)
             content["teacher_template"] = template.text
+        if phase.letter == "N1":
+            content["teacher_templates"] = _template_texts(protocol)
         content["reads"] = {letter: fingerprint(result[letter]) for letter in phase.reads}
         result[phase.letter] = content
     return result
+
+
+def _template_texts(protocol: Protocol) -> dict[str, str]:
+    """The text of each teacher context that N1 compares; one that cannot be read is N1's to say."""
+    texts = {}
+    for context in protocol.align.contexts:
+        teacher = protocol.teacher.model_copy(update={"context": context})
+        try:
+            texts[context] = teacher_template(teacher, protocol.spine.prompt).text
+        except UsageError:
+            texts[context] = "(cannot be used)"
+    return texts
 
 
 def settings_of(protocol: Protocol, phase: Phase) -> dict[str, Any]:

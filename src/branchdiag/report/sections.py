@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from branchdiag.report import alignment, alignment_terminal
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Console
@@ -44,7 +46,21 @@ class Section:
     show: Callable[[Document, Console], None]
 
 
-SECTIONS: dict[str, Section] = {}
+SECTIONS: dict[str, Section] = {
+    section.command: section
+    for section in (
+        Section(
+            command="align",
+            title="Gradient alignment",
+            last_stage="N4",
+            file="alignment.json",
+            template="alignment.html.j2",
+            draw=alignment.draw,
+            describe=alignment.describe,
+            show=alignment_terminal.show,
+        ),
+    )
+}
 
 
 def read_sections(

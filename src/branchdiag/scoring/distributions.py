@@ -149,7 +149,7 @@ def _score_block(
     jsd = _expectation(teacher, teacher_log - mixture_log)
     jsd = (jsd + _expectation(student, student_log - mixture_log)) / 2
 
-    top_ids = _top_valid(teacher_logits, valid_ids, top_k)
+    top_ids = top_valid(teacher_logits, valid_ids, top_k)
     top_log = teacher_log.gather(1, top_ids)
     top_teacher = top_log.exp()
     covered = top_teacher.sum(-1).clamp(max=1)
@@ -188,7 +188,7 @@ def _not_negative(values: Tensor) -> Tensor:
     return values.clamp(min=0) + 0.0
 
 
-def _top_valid(logits: Tensor, valid_ids: Tensor, top_k: int) -> Tensor:
+def top_valid(logits: Tensor, valid_ids: Tensor, top_k: int) -> Tensor:
     """[rows, K] ids of the greatest logits among the valid ones; of equals the lower id first.
 
     Ranked on the logits as they are: bfloat16 logits tie often, and `topk` promises no order. Which

@@ -5,6 +5,7 @@ Knows nothing of files.
 
 from __future__ import annotations
 
+from branchdiag.store.align_schemas import ALIGN_TABLES
 from branchdiag.store.columns import TableSchema
 
-STAGE_TABLES: tuple[TableSchema, ...] = ()
+STAGE_TABLES: tuple[TableSchema, ...] = ALIGN_TABLES
