@@ -17,8 +17,10 @@ from branchdiag.report.document import (
     Agreement,
     Control,
     Counts,
+    OverallEffect,
     Report,
     Sensitivity,
+    Slope,
     SourceCounts,
     Stage,
     relative_entry,
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from branchdiag.phases.g_report import Analysis
+    from branchdiag.stats.estimate import Estimate
+    from branchdiag.stats.overall import Overall
 
 SENSITIVITY = {
     "label": "as the paper: a sample cut off by the budget counts as a failure",
@@ -50,7 +54,6 @@ def make_document(
         figure: [row for row in analysis.scores if row["figure"] == figure]
         for figure in ("absolute", "relative", *SENSITIVITY)
     }
-    estimate = analysis.slopes.difference.estimate
     document: Report = {
         "version": DOCUMENT_VERSION,
         "run": {
@@ -66,12 +69,8 @@ def make_document(
         "scores": [score_entry(row) for row in entries["absolute"]],
         "scores_relative": [relative_entry(row) for row in entries["relative"]],
         "leaderboard": [group_document(group) for group in analysis.groups],
-        "slope": {
-            "estimate": estimate.value,
-            "ci_low": estimate.ci_low,
-            "ci_high": estimate.ci_high,
-            "reason": estimate.reason,
-        },
+        "slope": estimate_entry(analysis.slopes.difference.estimate),
+        "overall": overall_of(analysis.overall, context.protocol.report.level),
         "finding": analysis.finding.sentence,
         "finding_status": analysis.finding.status,
         "control": control_of(context, frames["labels"]),
@@ -96,6 +95,27 @@ def make_document(
     }
     document["caveats"] = caveats(document)
     return document
+
+
+def overall_of(means: Overall, level: float) -> OverallEffect:
+    """What the teacher's tokens are worth wherever they stand."""
+    from branchdiag.stats.overall import sentence
+
+    return {
+        "d": estimate_entry(means.difference),
+        "advantage": estimate_entry(means.advantage),
+        "sentence": sentence(means, level),
+    }
+
+
+def estimate_entry(estimate: Estimate) -> Slope:
+    """An estimate as the document holds it."""
+    return {
+        "estimate": estimate.value,
+        "ci_low": estimate.ci_low,
+        "ci_high": estimate.ci_high,
+        "reason": estimate.reason,
+    }
 
 
 def model_info(context: Context) -> Any:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from branchdiag.stats.estimate import Resampling
     from branchdiag.stats.finding import Finding
     from branchdiag.stats.horizon import AgainstControl
+    from branchdiag.stats.overall import Overall
     from branchdiag.stats.scores import ScoreResult
 
 REPORT_PAGE, REPORT_DOCUMENT = "report.html", "report.json"
@@ -52,6 +53,7 @@ class Analysis:
     curves: list[dict[str, Any]]
     slopes: AgainstControl
     finding: Finding
+    overall: Overall
     score_values: pd.DataFrame
     groups: list[Group]
 
@@ -119,8 +121,9 @@ def analyse(values: pd.DataFrame, candidates: pd.DataFrame, settings: ReportSett
     """
     from branchdiag.stats.estimate import Estimate
     from branchdiag.stats.finding import finding
-    from branchdiag.stats.horizon import against_control
+    from branchdiag.stats.horizon import against_control, teacher_advantage
     from branchdiag.stats.horizon_null import evaluate_relative_scores
+    from branchdiag.stats.overall import overall
     from branchdiag.stats.scores import SCORES, evaluate_scores
 
     resampling = resampling_of(settings)
@@ -158,6 +161,12 @@ def analyse(values: pd.DataFrame, candidates: pd.DataFrame, settings: ReportSett
             n_positive=position.n_positive,
             n_problems_positive=position.n_problems_positive,
             level=settings.level,
+        ),
+        overall=overall(
+            values["d"].to_numpy(float),
+            teacher_advantage(*child_arrays(values, candidates)),
+            problems,
+            **resampling,
         ),
         score_values=values,
         groups=[],

@@ -107,6 +107,14 @@ class Slope(TypedDict):
     reason: str | None
 
 
+class OverallEffect(TypedDict):
+    """What the teacher's tokens are worth wherever they stand: means over all candidates."""
+
+    d: Slope  # forced less free viability
+    advantage: Slope  # of choosing among the forced tokens as the teacher does
+    sentence: str
+
+
 class Stage(TypedDict):
     """One step of the attrition: after `phase` there are `n` of `unit`."""
 
@@ -199,6 +207,7 @@ class Report(TypedDict):
     leaderboard: NotRequired[list[LeaderboardGroup]]  # the report's own candidates first
     sections: NotRequired[dict[str, dict[str, Any]]]  # of side diagnostics, by command
     slope: Slope
+    overall: NotRequired[OverallEffect]
     finding: str
     finding_status: str
     control: Control | None
@@ -311,7 +320,7 @@ def from_json(text: str, *, where: str) -> Report:
     Raises:
         UsageError: it is no JSON, no report, or one of a later version.
     """
-    fix = "run `branchdiag report` to write it anew"
+    fix = "the run's own command with --restart-from G writes it anew"
     try:
         document = json.loads(text)
     except ValueError as error:

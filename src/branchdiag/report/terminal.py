@@ -99,6 +99,8 @@ def print_summary(document: Report, console: Console) -> None:
     statement, evidence = finding_parts(document["finding"])
     words = f"{status_words(document['finding_status'])}: {statement}"
     say(console, words, (f" {evidence}" if evidence else "", ""), style="bold")
+    if "overall" in document:
+        say(console, document["overall"]["sentence"])
     if document["report"]:
         say(console, f"report: {document['report']}", wrap=False)
 
