@@ -8,6 +8,7 @@ decision taken is said in the field's description. An unknown key is an error wi
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -279,8 +280,13 @@ def _read_source(source: str | Path) -> dict[str, Any]:
         return read_toml(protocol_path())
     path = Path(source)
     values = read_toml(path)
-    values.setdefault("name", path.stem)
+    values.setdefault("name", name_of_file(path))
     return values
+
+
+def name_of_file(path: Path) -> str:
+    """What settings are called that name themselves nowhere: the file's stem, fit for a path."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("-._") or "unnamed"
 
 
 def read_toml(path: Path, what: str = "protocol") -> dict[str, Any]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from branchdiag.errors import UsageError
 from branchdiag.protocol import Protocol, section_names, validate
 from branchdiag.settings_section import is_transport
+from branchdiag.training.settings import TrainSettings
 
 
 def test_the_defaults_are_the_papers() -> None:
@@ -110,3 +111,18 @@ def test_transport_settings_are_left_out_of_results() -> None:
     assert is_transport(type(one.engine).model_fields["batch_size"])
     changed = Protocol.load("paper", ["engine.dtype=float32"])
     assert one.engine.result_settings() != changed.engine.result_settings()
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("quick.toml", "quick"),
+        ("my settings (2).toml", "my-settings-2-"),
+        ("_mine.toml", "mine"),
+        ("数学.toml", "unnamed"),
+    ],
+)
+def test_a_file_of_any_name_names_its_settings(tmp_path: Path, file: str, name: str) -> None:
+    (tmp_path / file).write_text("")
+    assert Protocol.load(tmp_path / file).name == name
+    assert TrainSettings.load(tmp_path / file).name == name

@@ -22,6 +22,7 @@ from branchdiag.protocol import (
     TeacherPrompts,
     apply_override,
     keys_of,
+    name_of_file,
     read_toml,
     validated,
 )
@@ -286,4 +287,4 @@ def _read(source: str | Path) -> dict[str, Any]:
         return read_toml(Path(__file__).with_name("bundled.toml"), "training settings")
     path = Path(source)
     values: Mapping[str, Any] = read_toml(path, "training settings")
-    return {"name": path.stem, **copy.deepcopy(dict(values))}
+    return {"name": name_of_file(path), **copy.deepcopy(dict(values))}
