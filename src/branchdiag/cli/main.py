@@ -36,6 +36,7 @@ app.command("fit-schedule")(fit.fit_schedule)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("merge")(train.merge)
+app.command("prefixes")(stages.prefixes)
 app.command("align")(stages.align)
 
 

@@ -16,6 +16,10 @@ from branchdiag.phases import (
     n2_arms,
     n3_grade,
     n4_alignment,
+    p0_drift,
+    p1_prefixes,
+    p2_grade,
+    p3_position_bias,
     s_signals,
 )
 from branchdiag.phases.base import Phase
@@ -30,6 +34,10 @@ PHASES: dict[str, Phase] = {
         e_continue,
         f_label,
         s_signals,
+        p0_drift,
+        p1_prefixes,
+        p2_grade,
+        p3_position_bias,
         n1_nodes,
         n2_arms,
         n3_grade,

@@ -160,15 +160,18 @@ class Context:
             end_ids=stop_token_ids(self.student, self.tokenizer),
         )
 
-    def open_engine(self, max_total_tokens: int) -> Engine:
-        """The engine that writes tokens as the student. The caller closes it."""
+    def open_engine(self, max_total_tokens: int, *, teacher: bool = False) -> Engine:
+        """The engine that writes tokens with the student, or the teacher. The caller closes it."""
         from branchdiag.engines import create_engine
 
         settings = self.protocol.engine.model_copy(update={"name": self.engine_name})
         engine: Engine = create_engine(
-            settings, self.student, max_total_tokens=max_total_tokens, log_path=self.engine_log
+            settings,
+            self.teacher if teacher else self.student,
+            max_total_tokens=max_total_tokens,
+            log_path=self.engine_log,
         )
-        self.described["engine"] = engine.describe()
+        self.described["teacher_engine" if teacher else "engine"] = engine.describe()
         return engine
 
     @property

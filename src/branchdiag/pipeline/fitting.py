@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from branchdiag.api import open_run
 from branchdiag.errors import Incomplete, SettingsConflict, UsageError
+from branchdiag.phases import labelled
 from branchdiag.schedule import Schedule
 from branchdiag.store.atomic import StorageError, temporary_name
 from branchdiag.store.run import RunDirectory
@@ -91,49 +92,20 @@ def labelled_candidates(run: RunDirectory) -> LabelledCandidates:
     Raises:
         Incomplete: Phase F is not done, or parts of its tables cannot be read.
     """
-    from branchdiag.stats.schedule_data import LabelledCandidates
-
     phases = run.manifest.get("phases", {})
     if phases.get("F", {}).get("status") not in USABLE:
         again = run.manifest.get("command", f"branchdiag run-all --out {run.path}")
         raise Incomplete(
             "the run has no labels yet: Phase F is not done", where=str(run.path), fix=again
         )
-    columns = {
-        "labels": ("candidate_id", "problem_id", "r", "arms", "successes", "samples", "label"),
-        "candidates": (
-            *("candidate_id", "child_ids", "child_teacher"),
-            *("problem_id", "selected_by"),
-        ),
-        "spines": ("problem_id", "correct"),
-    }
-    tables = {name: run.table(name).read(keys).to_pydict() for name, keys in columns.items()}
+    tables = labelled.read_tables(run)
     if run.warnings:
         raise Incomplete(
             f"{len(run.warnings)} parts of the run cannot be read: {run.warnings[0]}",
             where=str(run.path),
             fix="the same run-all command makes them again; branchdiag verify lists them",
         )
-    return LabelledCandidates.from_tables(_primary(run, tables), tables["candidates"])
-
-
-def _primary(run: RunDirectory, tables: Mapping[str, dict[str, list[Any]]]) -> dict[str, list[Any]]:
-    """The labels without those of candidates that a setting added and the report tells apart."""
-    from branchdiag.phases.groups import primary_ids
-
-    settings = candidate_settings(run.manifest)
-    labels = tables["labels"]
-    if settings.spines != "all" and not settings.random_per_problem:
-        return labels
-    candidates = tables["candidates"]
-    rows = [
-        dict(zip(candidates, values, strict=True))
-        for values in zip(*candidates.values(), strict=True)
-    ]
-    correct = dict(zip(tables["spines"]["problem_id"], tables["spines"]["correct"], strict=True))
-    kept = primary_ids(rows, correct, settings)
-    places = [index for index, name in enumerate(labels["candidate_id"]) if name in kept]
-    return {name: [column[index] for index in places] for name, column in labels.items()}
+    return labelled.labelled_candidates(tables, candidate_settings(run.manifest))
 
 
 def candidate_settings(manifest: Mapping[str, Any]) -> CandidateSettings:

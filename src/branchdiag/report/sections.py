@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from branchdiag.report import alignment, alignment_terminal
+from branchdiag.report import (
+    alignment,
+    alignment_terminal,
+    position_bias,
+    position_bias_terminal,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,6 +54,16 @@ class Section:
 SECTIONS: dict[str, Section] = {
     section.command: section
     for section in (
+        Section(
+            command="prefixes",
+            title="Position bias",
+            last_stage="P3",
+            file="position_bias.json",
+            template="position_bias.html.j2",
+            draw=position_bias.draw,
+            describe=position_bias.describe,
+            show=position_bias_terminal.show,
+        ),
         Section(
             command="align",
             title="Gradient alignment",

@@ -7,7 +7,7 @@ discrepancy in nats a token.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,7 +39,8 @@ class Evidence:
     schedule_status, schedule_direction, schedule_reason: of the schedule fitted to the run.
     schedule_spines: which spines it was fitted on (correct or incorrect). gain: over all spines
     with samples. discrepancy: slope of |ln(q / p)| on relative position. n_incorrect: spines of the
-    gain that are incorrect. context: what the teacher sees. gamma: of IW-OPD's weight. level: of
+    gain that are incorrect. by_spine: the discrepancy's slope on correct and on incorrect spines.
+    context: what the teacher sees. gamma: of IW-OPD's weight. level: of
     every interval.
     """
 
@@ -50,6 +51,7 @@ class Evidence:
     gain: GainChange
     discrepancy: Slope
     n_incorrect: int
+    by_spine: Mapping[str, Estimate]
     context: str
     gamma: float
     level: float
@@ -172,7 +174,8 @@ def discrepancy(evidence: Evidence, vote: Vote) -> str:
     spines = _counted(evidence.discrepancy.n_problems, "spine")
     changes = (
         "From the start of a trace to its end the discrepancy |log q - log p| changes by "
-        f"{_signed(slope.value, 4)} nats a token ({_interval(slope, evidence, 0.0, 4)}; {spines})"
+        f"{_signed(slope.value, 4)} nats a token ({_interval(slope, evidence, 0.0, 4)}; {spines}"
+        f"{_apart(evidence)})"
     )
     if vote == "unknown":
         return f"{changes}."
@@ -181,6 +184,15 @@ def discrepancy(evidence: Evidence, vote: Vote) -> str:
     if slope.is_below(0.0):
         return f"{changes}: it falls, where IW-OPD expects it to grow."
     return f"{changes}: the growth that IW-OPD expects is not seen."
+
+
+def _apart(evidence: Evidence) -> str:
+    """The same on correct and on incorrect spines, as far as both are known."""
+    known = {kind: s.value for kind, s in evidence.by_spine.items() if s.value is not None}
+    if len(known) < 2:
+        return ""
+    parts = [f"{_signed(value, 4)} on {kind} ones" for kind, value in known.items()]
+    return f": {' and '.join(parts)}"
 
 
 def remarks(evidence: Evidence) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ def evidence(**changed: Any) -> Evidence:
         gain=gain(),
         discrepancy=Slope(NONE, 900, 60),
         n_incorrect=20,
+        by_spine={"correct": FALLS, "incorrect": RISES},
         context="none",
         gamma=0.5,
         level=0.95,
@@ -206,10 +207,17 @@ def test_the_sentence_of_the_gain_gives_both_changes_with_intervals() -> None:
 
 
 def test_the_sentence_of_the_discrepancy_says_whether_it_grows() -> None:
-    def sentence(slope: Estimate) -> str:
-        return prescribe(evidence(discrepancy=Slope(slope, 900, 60))).basis[2].sentence
+    def sentence(slope: Estimate, **changed: Any) -> str:
+        changed["discrepancy"] = Slope(slope, 900, 60)
+        return prescribe(evidence(**changed)).basis[2].sentence
 
-    assert sentence(RISES).endswith("60 spines): it grows, as IW-OPD expects.")
+    assert sentence(RISES) == (
+        "From the start of a trace to its end the discrepancy |log q - log p| changes by +0.3000 "
+        "nats a token (95% interval 0.1000 to 0.5000; 60 spines: -0.3000 on correct ones and "
+        "+0.3000 on incorrect ones): it grows, as IW-OPD expects."
+    )
+    one_kind = {"correct": FALLS, "incorrect": missing("no spine is incorrect")}
+    assert "60 spines): it grows" in sentence(RISES, by_spine=one_kind)
     assert sentence(FALLS).endswith("it falls, where IW-OPD expects it to grow.")
     assert sentence(NONE).endswith("the growth that IW-OPD expects is not seen.")
     assert sentence(missing("no spine was scored")) == (
