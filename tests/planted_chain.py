@@ -6,7 +6,9 @@ worked out in `planted_oracle`, from the tables alone.
 
 A Llama block adds to the residual stream what its attention and its MLP write. Where both write
 zero the logits depend on the last token alone, and with one-hot embeddings every row of the
-next-token table is a column of the output head. Nothing is approximated but float32.
+next-token table is a column of the output head. The teacher's attention reads one word more: the
+first of its prompt, which says what it was shown, and leans each next token by a number of that
+word's. Nothing is approximated but float32.
 
 The chain. A trace chooses a flavour at each depth (the tokens at which branches are forced) and
 then works: the work token says whether the trace is still on its way or derailed, by an error rate
@@ -23,6 +25,7 @@ its state:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +35,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 FLAVOURS = "abcde"
+CONTEXTS = {"answer": "told", "solution": "shown", "none": "nothing"}
+"""Teacher context -> the word that its prompt begins with."""
 ANSWER = "7"
 RIGHT, WRONG = "\\boxed{7}", "\\boxed{8}"
 PADDING, END, UNKNOWN = "<pad>", "<end>", "<unk>"
@@ -61,34 +66,68 @@ class Policy:
 
 @dataclass(frozen=True)
 class Chain:
-    """The chain as tables. words: token id -> text. student, teacher: [V, V], rows sum to 1."""
+    """The chain as tables. words: token id -> text. student, teacher: [V, V], rows sum to 1; the
+    teacher's told the answer. leaning: context -> [V] added to its logits under another one.
+    """
 
     words: tuple[str, ...]
     starts: tuple[str, ...]
     student: Table
     teacher: Table
+    leaning: Mapping[str, Table]
 
     @property
     def ids(self) -> Mapping[str, int]:
         """Text -> token id."""
         return {word: index for index, word in enumerate(self.words)}
 
+    def teacher_under(self, context: str) -> Table:
+        """The teacher's table under a context."""
+        leant = self.teacher * np.exp(self.leaning.get(context, np.zeros(len(self.words))))
+        table: Table = leant / leant.sum(axis=1, keepdims=True)
+        return table
+
 
 def build_chain(
-    student: Policy, teacher: Policy, *, first_depths: Sequence[int], hard: Sequence[int] = ()
+    student: Policy,
+    teacher: Policy,
+    *,
+    first_depths: Sequence[int],
+    hard: Sequence[int] = (),
+    leaning: Mapping[str, Sequence[float]] | None = None,
 ) -> Chain:
-    """The tables of both sides over one vocabulary; problems begin at the given depths."""
+    """The tables of both sides over one vocabulary; problems begin at the given depths.
+
+    leaning: context -> what it adds to the logit of each flavour, on the way or derailed.
+    """
     depths = student.choice_DF.shape[0]
     starts = (*(f"start{k}" for k in first_depths), *(f"hard{k}" for k in hard))
-    words = [PADDING, END, UNKNOWN, ANSWER, RIGHT, WRONG, *starts]
+    words = [PADDING, END, UNKNOWN, ANSWER, RIGHT, WRONG, *CONTEXTS.values(), *starts]
     for depth in range(depths):
         for derailed in ("", "d"):
             words += [f"{derailed}{flavour}{depth}" for flavour in FLAVOURS]
             words.append(f"{derailed}w{depth}")
-    if len(words) % 2:
-        words.append("spare")
     sides = [_table(policy, words, starts) for policy in (student, teacher)]
-    return Chain(tuple(words), starts, sides[0], sides[1])
+    by_flavour = {
+        context: dict(zip(FLAVOURS, values, strict=True))
+        for context, values in (leaning or {}).items()
+    }
+    return Chain(
+        tuple(words),
+        starts,
+        sides[0],
+        sides[1],
+        {
+            context: np.array([values.get(_flavour(word), 0.0) for word in words])
+            for context, values in by_flavour.items()
+        },
+    )
+
+
+def _flavour(word: str) -> str:
+    """The flavour a word is of, or nothing."""
+    found = re.fullmatch(rf"d?([{FLAVOURS}])\d+", word)
+    return found[1] if found else ""
 
 
 def _table(policy: Policy, words: Sequence[str], starts: Sequence[str]) -> Table:
@@ -129,23 +168,32 @@ def _table(policy: Policy, words: Sequence[str], starts: Sequence[str]) -> Table
     return table
 
 
-def write_model(directory: Path, words: Sequence[str], table: Table) -> Path:
-    """A Llama whose next-token distribution after a token is the token's row of the table."""
+def write_model(
+    directory: Path, words: Sequence[str], table: Table, leaning: Mapping[str, Table] | None = None
+) -> Path:
+    """A Llama whose next-token distribution after a token is the token's row of the table.
+
+    leaning: context -> [V] added to the logits in a prompt that begins with the context's word;
+    None: the model reads no such word.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     tokenizer = _tokenizer(words)
     size = len(words)
+    width = size + len(CONTEXTS)  # of the residual stream: a place a token, then one a context
     config = AutoConfig.for_model(
         "llama",
         vocab_size=size,
-        hidden_size=size,
+        hidden_size=width,
         intermediate_size=8,
         num_hidden_layers=1,
         num_attention_heads=1,
         num_key_value_heads=1,
         head_dim=8,
         max_position_embeddings=256,
+        # The fourth pair of a head turns by 1e-22 a position: what is there is not rotated.
+        rope_parameters={"rope_type": "default", "rope_theta": 1e30},
         tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -155,16 +203,27 @@ def write_model(directory: Path, words: Sequence[str], table: Table) -> Path:
     model = AutoModelForCausalLM.from_config(config).eval()
     logits = np.full((size, size), NOTHING)
     np.log(table, out=logits, where=table > 0)
+    one_hot = (1.0 / width + config.rms_norm_eps) ** 0.5  # a norm divides a one-hot vector by it
+    held = 1 if leaning is None else 2  # ones in the stream before the last norm
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-        for name, parameter in model.named_parameters():
-            if name.endswith("layernorm.weight"):
-                parameter.fill_(1.0)
-        model.model.embed_tokens.weight.copy_(torch.eye(size))
-        # The norm divides a one-hot vector by sqrt(1 / size + eps): its weight undoes that.
-        model.model.norm.weight.fill_((1.0 / size + config.rms_norm_eps) ** 0.5)
-        model.lm_head.weight.copy_(torch.from_numpy(logits.T))
+        block = model.model.layers[0]
+        block.input_layernorm.weight.fill_(one_hot)
+        block.post_attention_layernorm.weight.fill_(1.0)
+        model.model.embed_tokens.weight[:, :size] = torch.eye(size)
+        model.model.norm.weight.fill_((held / width + config.rms_norm_eps) ** 0.5)
+        model.lm_head.weight[:, :size] = torch.from_numpy(logits.T)
+        if leaning is not None:
+            block.self_attn.q_proj.weight[3] = 300.0  # every token looks for a context's word,
+            for place, (context, word) in enumerate(CONTEXTS.items()):
+                token = words.index(word)
+                block.self_attn.k_proj.weight[3, token] = 1.0  # finds it, with e^-100 elsewhere,
+                block.self_attn.v_proj.weight[place, token] = 1.0  # and notes which it is
+                block.self_attn.o_proj.weight[size + place, place] = 1.0
+                if context in leaning:
+                    leant = torch.from_numpy(leaning[context])
+                    model.lm_head.weight[:, size + place] = leant
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
@@ -207,8 +266,9 @@ prompt = "{problem}"
 max_new_tokens = 64
 
 [teacher.prompts]
-answer = "{answer} {problem}"
-solution = "{solution} {problem}"
+answer = "told {answer} {problem}"
+solution = "shown {solution} {problem}"
+none = "nothing {problem}"
 
 [candidates]
 spacing_tokens = 4
@@ -260,7 +320,7 @@ def write_chain(directory: Path, chain: Chain, *, copies: int, extra: str = "") 
     write_model(directory / "student", chain.words, chain.student)
     apart = not np.array_equal(chain.student, chain.teacher)
     if apart:
-        write_model(directory / "teacher", chain.words, chain.teacher)
+        write_model(directory / "teacher", chain.words, chain.teacher, chain.leaning)
     write_problems(directory / "problems.jsonl", chain.starts, copies)
     (directory / "planted.toml").write_text(PROTOCOL + extra, encoding="utf-8")
     return Written(chain, directory, apart)

@@ -3,14 +3,14 @@
 Takes tables and counts, gives probabilities; shares no code with the package and reads no run. What
 a run estimates has its exact counterpart here: the success of every arm under the sampling
 settings, the chance of every label, the AUROC to which a score comes with ever more problems of
-the same kinds, slopes, the accuracy of a prefix, ideal and distillation gradients.
+the same kinds, slopes.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -246,44 +246,3 @@ def population_slope(problems: Iterable[Problem], outcome: Callable[[Node], floa
         sxx += sum((x - mean) ** 2 for x in r)
         sxy += sum((node.r - mean) * outcome(node) for node in problem)
     return sxy / sxx
-
-
-def prefix_accuracy(
-    chain: Chain, table: Table, start: str, trace: Sequence[int], cut: int
-) -> float:
-    """Chance of the right box when `table` goes on from the first `cut` tokens of a trace."""
-    before = chain.ids[start] if cut == 0 else trace[cut - 1]
-    return float(table[before] @ success(chain, table))
-
-
-def gradients(
-    p: Sequence[float], q: Sequence[float], values: Sequence[float], *, beta: float, clip: float
-) -> Mapping[str, list[float]]:
-    """Descent directions of the student's logits on a support, entry by entry (arXiv 2605.10889):
-    p_j (f_j - mean f), both sides renormalised.
-
-    ideal: f = V. forward_kl: q / p. reverse_kl: ln(q / p). jsd: -(1 - beta) ln(p / M). clipped
-    forward KL: terms q ln(q / p) above `clip` have no slope.
-    """
-    p = [x / sum(p) for x in p]
-    q = [x / sum(q) for x in q]
-    pairs = list(zip(p, q, strict=True))
-    slopes = {
-        "ideal": list(values),
-        "forward_kl": [b / a for a, b in pairs],
-        "reverse_kl": [math.log(b / a) for a, b in pairs],
-        "jsd": [-(1.0 - beta) * math.log(a / ((1.0 - beta) * a + beta * b)) for a, b in pairs],
-        "clipped_forward_kl": [b / a if b * math.log(b / a) < clip else 0.0 for a, b in pairs],
-    }
-    result = {}
-    for name, f in slopes.items():
-        mean = sum(a * x for a, x in zip(p, f, strict=True))
-        result[name] = [a * (x - mean) for a, x in zip(p, f, strict=True)]
-    return result
-
-
-def cosine(one: Sequence[float], other: Sequence[float]) -> float:
-    """Of two directions that are not zero."""
-    return sum(a * b for a, b in zip(one, other, strict=True)) / (
-        math.hypot(*one) * math.hypot(*other)
-    )

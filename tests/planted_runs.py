@@ -7,13 +7,13 @@ them is not.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import chi2
 
 from branchdiag.phases.base import Context
 from branchdiag.phases.g_report import Analysis
@@ -36,25 +36,34 @@ class Planted:
     written: Written
     truth: Truth
     request: RunRequest
-    context: Context | None
+    context: Context
     samples: int
 
     @property
     def run(self) -> RunDirectory:
         """The run directory."""
-        assert self.context is not None
         return self.context.run
 
 
 def diagnose(
-    world: str, directory: Path, *, copies: int, phases: Sequence[str] = PHASES, seed: int = 0
+    world: str,
+    directory: Path,
+    *,
+    copies: int,
+    phases: Sequence[str] = PHASES,
+    seed: int = 0,
+    more: Sequence[str] = (),
 ) -> Planted:
-    """Write a world's models, problems and protocol into a directory, and run phases on them."""
+    """Write a world's models, problems and protocol into a directory, and run phases on them.
+
+    more: settings on top of the protocol and the world's.
+    """
     settings = SETTINGS[world]
     written = write_chain(directory, chain_of(world), copies=copies)
     overrides = [f"continuation.{name}={value}" for name, value in settings.items()]
     samples = int(settings.get("rollouts", 6))
     overrides.append(f"label.min_finished={min(4, samples)}")
+    overrides += more
     options = written.options
     request = RunRequest(
         model=options["model"],
@@ -72,16 +81,10 @@ def diagnose(
         temperature=settings.get("temperature", 1.0),
         top_p=settings.get("top_p", 0.95),
     )
-    return run_more(Planted(written, truth, request, context=None, samples=samples), phases)
-
-
-def run_more(planted: Planted, phases: Sequence[str]) -> Planted:
-    """Run further phases in the same run."""
-    request = dataclasses.replace(planted.request, phases=tuple(phases))
     execute(request)
     run = RunDirectory.open(request.out)
     context = make_context(run, request, resolve_inputs(request, run), create_reporter("none"))
-    return dataclasses.replace(planted, request=request, context=context)
+    return Planted(written, truth, request, context, samples)
 
 
 def start_of(problem_id: str) -> str:
@@ -119,6 +122,33 @@ class Figure:
         """Whether the interval holds the truth; widened by rounding."""
         assert self.low is not None and self.high is not None
         return self.low - 1e-9 <= self.truth <= self.high + 1e-9
+
+
+def assert_few_miss(figures: Mapping[str, Figure], share: float) -> None:
+    """At most a share of the intervals misses the truth, and none by another of its half widths.
+
+    One interval in twenty may miss by chance, and figures of one run go together; an interval of
+    twice the width seldom misses at all.
+    """
+    known = {name: figure for name, figure in figures.items() if figure.low is not None}
+    missed = {name: figure for name, figure in known.items() if not figure.held}
+    assert known and len(missed) <= share * len(known), missed
+    for name, figure in missed.items():
+        assert figure.low is not None and figure.high is not None
+        width = figure.high - figure.low
+        assert abs(figure.truth - (figure.high + figure.low) / 2.0) < width, (name, figure)
+
+
+def assert_binomial(counts: Mapping[Hashable, Sequence[float]]) -> None:
+    """Pearson's test of [successes, samples, chance of each]; certain ones must be certain."""
+    got, of, chance = np.array(list(counts.values())).T
+    random = (chance > 1e-9) & (chance < 1.0 - 1e-9)
+    assert (got == of * chance.round())[~random].all()
+    excess = (got - of * chance)[random]
+    variance = (of * chance * (1.0 - chance))[random]
+    statistic = float((excess**2 / variance).sum())
+    assert 1e-3 < chi2.sf(statistic, random.sum()) < 1.0 - 1e-3
+    assert abs(excess.sum()) < 3.3 * np.sqrt(variance.sum())
 
 
 def exact_figures(

@@ -37,6 +37,10 @@ def chain_of(world: str) -> Chain:
     ]()
 
 
+LEANING = {"solution": (0.5, -0.5, -0.5, -0.5, 2.5), "none": (3.0, 0.0, 0.0, 0.0, 0.0)}
+"""A teacher shown the solution turns to e, told nothing to a: neither does harm."""
+
+
 def horizon() -> Chain:
     """No teacher in it: it is the student, and whichever flavour is forced, the chance to derail
     at the next work is 8.3%, as it is with nothing forced. What differs is the way still to go.
@@ -77,7 +81,7 @@ def _harm(chance_D: Table, first_depths: Sequence[int]) -> Chain:
     teacher = Policy(
         varied(TEACHER, spread=0.3, seed=5), error / 2, recovery=0.2, hard_error=0.3, right=0.98
     )
-    return build_chain(student, teacher, first_depths=first_depths, hard=(2, 8))
+    return build_chain(student, teacher, first_depths=first_depths, hard=(2, 8), leaning=LEANING)
 
 
 def varied(shares: Sequence[float], *, spread: float, seed: int) -> Table:
