@@ -79,8 +79,8 @@ def create_engine(
         max_total_tokens: prompt and completion together never exceed it, nor the model's context.
         log_path: file that a child process prints to.
         stop_ids: tokens that end a completion; None: the model's (`models.stop_token_ids`).
-        adapter: directory of a LoRA adapter that is merged into the model once it is loaded. Of
-            the transformers engine alone: vLLM is given a directory of merged weights.
+        adapter: directory of a LoRA adapter that the model takes once it is loaded. Of the
+            transformers engine alone: vLLM is given a directory of merged weights.
 
     Raises:
         UsageError, MissingRequirement: the engine or the model cannot be had; says what to do.
@@ -116,15 +116,15 @@ def make_transformers_engine(
     stop_ids: tuple[int, ...],
     adapter: str | None = None,
 ) -> Engine:
-    """The transformers engine, in this process; with `adapter`, of the merged model."""
+    """The transformers engine, in this process; with `adapter`, of the model that carries it."""
     from branchdiag import models
     from branchdiag.engines.transformers_engine import TransformersEngine
 
     model: Any = models.load_model(resolved, settings)
     if adapter is not None:
-        from branchdiag.adapters import merged_model
+        from branchdiag.adapters import model_with_adapter
 
-        model = merged_model(model, adapter)
+        model = model_with_adapter(model, adapter)
     return TransformersEngine(
         model,
         stop_ids=stop_ids,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from branchdiag import models
-from branchdiag.adapters import base_model_of, is_adapter, merged_model
+from branchdiag.adapters import base_model_of, is_adapter, merged_model, model_with_adapter
 from branchdiag.bundled import model_path
 from branchdiag.errors import UsageError
 from branchdiag.protocol import EngineSettings
@@ -55,6 +55,37 @@ def test_an_adapter_changes_outputs_and_agrees_with_its_merge(tmp_path: Path) ->
     assert not merged.training
     assert not any(parameter.requires_grad for parameter in merged.parameters())
     assert not any("lora" in name for name, _ in merged.named_parameters())
+
+
+def test_a_small_update_of_a_bfloat16_model_is_not_rounded_away(tmp_path: Path) -> None:
+    """Updates of the size that 100 steps at 5e-6 can make, against exact sums."""
+    base = tiny_model()
+    adapted = write_adapter(tmp_path / "whole", base)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=3e-4)
+    adapted.save_pretrained(tmp_path / "adapter")
+    deltas = {
+        name.removeprefix("base_model.model."): module.get_delta_weight("default")
+        for name, module in adapted.named_modules()
+        if hasattr(module, "get_delta_weight")
+    }
+    kept = model_with_adapter(load(base).bfloat16(), tmp_path / "adapter")
+    rounded = merged_model(load(base).bfloat16(), tmp_path / "adapter")
+    lost = 0.0
+    for name, delta in deltas.items():
+        layer, plain = kept.get_submodule(name), load(base).bfloat16().get_submodule(name).weight
+        assert torch.equal(layer.get_base_layer().weight, plain)
+        torch.testing.assert_close(layer.get_delta_weight("default"), delta)
+        change = rounded.get_submodule(name).weight.float() - plain.float()
+        lost += float((change == 0).double().mean()) / len(deltas)
+    assert lost > 0.3  # why it is not merged
+    assert not kept.training and not any(p.requires_grad for p in kept.parameters())
+    assert (logits(kept) - logits(load(base).bfloat16())).abs().max() > 0
+    whole = model_with_adapter(load(base), tmp_path / "adapter")  # float32: merged, for speed
+    assert not any("lora" in name for name, _ in whole.named_parameters())
+    torch.testing.assert_close(logits(whole), logits(adapted.eval()), rtol=1e-4, atol=1e-4)
 
 
 def test_an_adapter_is_told_from_a_model_and_names_its_base(tmp_path: Path) -> None:
