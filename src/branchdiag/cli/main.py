@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from branchdiag.cli import evaluate, fit, look, run, stages, train
+from branchdiag.cli import compare, evaluate, fit, look, run, stages, train
 from branchdiag.errors import BranchdiagError
 from branchdiag.pipeline.signals import Guard, Interrupted
 
@@ -36,6 +36,7 @@ app.command("fit-schedule")(fit.fit_schedule)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("merge")(train.merge)
+app.command("compare")(compare.compare)
 app.command("prefixes")(stages.prefixes)
 app.command("align")(stages.align)
 

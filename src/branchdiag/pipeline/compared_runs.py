@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MAX_RUNS = 6
 """As many as one figure can hold in colours that everyone can tell apart."""
 TABLES = ("problems", "spines", "candidates", "labels", "curves")
+NEEDED = ("run", "model", "settings", "control", "truncation", "caveats")
+"""Parts of a report that a comparison reads, beyond those that `from_json` asks for."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def read_runs(paths: Sequence[Path]) -> list[ComparedRun]:
     reports = [_report(run) for run in runs]  # every run is looked at before any table is read
     names = labels_of([run.path for run in runs])
     return [
-        ComparedRun(name, run.path, run.manifest, report, _frames(run))
+        ComparedRun(name, run.path, run.manifest, report, _frames(run, report))
         for name, run, report in zip(names, runs, reports, strict=True)
     ]
 
@@ -117,10 +119,18 @@ def _report(run: RunDirectory) -> Report:
         raise UsageError(
             f"the report cannot be read ({error})", where=str(file), fix="branchdiag verify"
         ) from None
-    return from_json(text, where=str(file))
+    report = from_json(text, where=str(file))
+    absent = [key for key in NEEDED if key not in report]
+    if absent:
+        raise UsageError(
+            f"the report lacks {', '.join(absent)}",
+            where=str(file),
+            fix="the run's own command with --restart-from G writes it anew",
+        )
+    return report
 
 
-def _frames(run: RunDirectory) -> dict[str, pd.DataFrame]:
+def _frames(run: RunDirectory, report: Report) -> dict[str, pd.DataFrame]:
     from branchdiag.phases.groups import primary_ids
     from branchdiag.pipeline.fitting import candidate_settings
 
@@ -136,10 +146,30 @@ def _frames(run: RunDirectory) -> dict[str, pd.DataFrame]:
     rows: list[Any] = frames["candidates"].to_dict("records")
     kept = primary_ids(
         rows,
-        {name: None if value is None or value != value else value for name, value in correct.items()},
+        {
+            name: None if value is None or value != value else value
+            for name, value in correct.items()
+        },
         candidate_settings(run.manifest),
     )
     for name in ("candidates", "labels"):
         frame = frames[name]
         frames[name] = frame[frame["candidate_id"].isin(kept)].reset_index(drop=True)
+    counts = report["counts"]
+    for name, told, held in (
+        ("problems", counts["problems"], len(frames["problems"])),
+        ("candidates", counts["candidates"], len(frames["candidates"])),
+        ("labels", counts["candidates"] - counts["unlabelled"], _labelled(frames["labels"])),
+    ):
+        if told != held:
+            raise Incomplete(
+                f"the report speaks of {told} {name} and the table holds {held}",
+                where=str(run.path / name),
+                fix="branchdiag verify says what is missing; the run-all command of the run makes "
+                "it again",
+            )
     return frames
+
+
+def _labelled(labels: pd.DataFrame) -> int:
+    return int(labels["label"].notna().sum())

@@ -18,7 +18,7 @@ from branchdiag.api import open_run
 from branchdiag.errors import Incomplete, SettingsConflict, UsageError
 from branchdiag.phases import labelled
 from branchdiag.schedule import Schedule
-from branchdiag.store.atomic import StorageError, temporary_name
+from branchdiag.store.atomic import require_writable
 from branchdiag.store.run import RunDirectory
 
 if TYPE_CHECKING:
@@ -163,17 +163,7 @@ def _check_output(out: Path) -> None:
         raise UsageError(
             f"{out} is a directory", where=str(out), fix=f"--out {out / 'fitted.json'}"
         )
-    probe = out.parent / temporary_name()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        raise StorageError(
-            f"{out.name} cannot be written there ({error.strerror or error})",
-            where=str(out),
-            fix="choose another place with --out",
-        ) from error
+    require_writable(out)
 
 
 def _draw(schedule: Schedule, fitted: FittedSchedule | None, out: Path) -> list[Path]:

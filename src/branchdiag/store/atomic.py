@@ -134,3 +134,24 @@ def _write_flushed(path: Path, data: memoryview) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def require_writable(file: Path) -> None:
+    """Say before minutes of work that a file could not be written at their end.
+
+    Makes the directories above it; leaves nothing else behind.
+
+    Raises:
+        StorageError: it cannot be written there.
+    """
+    probe = file.parent / temporary_name()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise StorageError(
+            f"{file.name} cannot be written there ({error.strerror or error})",
+            where=str(file),
+            fix="choose another place with --out",
+        ) from error
