@@ -57,6 +57,20 @@ def base_model_of(path: str | Path) -> str:
     return f"{name}@{revision}" if revision else name
 
 
+def rank_of(path: str | Path) -> int:
+    """The greatest rank among the matrices of an adapter.
+
+    Raises:
+        UsageError: no adapter, or one that names no rank.
+    """
+    directory = _directory(path)
+    config = model_files.read_json(directory / CONFIG)
+    ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
+    if not all(isinstance(rank, int) and rank > 0 for rank in ranks):
+        raise UsageError("the adapter names no rank", where=str(directory / CONFIG), fix="set r")
+    return int(max(ranks))
+
+
 def merged_model(model: Any, adapter_path: str | Path) -> Any:
     """The base model with the adapter's weights added to its own; `model` is used up.
 

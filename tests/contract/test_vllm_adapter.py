@@ -8,7 +8,11 @@ from typing import Any
 
 import pytest
 
+from branchdiag.engines import create_engine
 from branchdiag.engines.base import Request, Sampling
+from branchdiag.engines.isolation import IsolatedEngine
+from branchdiag.engines.transformers_engine import TransformersEngine
+from branchdiag.models import resolve
 from branchdiag.protocol import EngineSettings
 from tests.tiny_models import tiny_model
 
@@ -45,10 +49,25 @@ def write_adapter(directory: Path, base: Path, seed: int) -> Any:
 
 
 @pytest.mark.vllm
-def test_an_adapter_passed_along_is_the_merged_model(tmp_path: Path) -> None:
-    from branchdiag.engines.isolation import IsolatedEngine
-    from branchdiag.engines.transformers_engine import TransformersEngine
+def test_an_evaluated_adapter_is_the_merged_model(tmp_path: Path) -> None:
+    base = tiny_model()
+    model = write_adapter(tmp_path / "adapter", base, 0)
+    requests = [Request((i,), prompt, GREEDY, i) for i, prompt in enumerate(PROMPTS)]
+    settings = EngineSettings(name="vllm", max_num_seqs=4)
+    engines = [
+        TransformersEngine(model, stop_ids=(1,), context_length=128, batch_size=4),
+        create_engine(settings, resolve(str(base)), max_total_tokens=128, stop_ids=(1,),
+                      adapter=str(tmp_path / "adapter"), log_path=tmp_path / "vllm.log"),
+    ]  # fmt: skip
+    written = []
+    for engine in engines:
+        written.append({done.key: done.token_ids for done in engine.generate(requests)})
+        engine.close()
+    assert written[0] == written[1]
 
+
+@pytest.mark.vllm
+def test_an_adapter_passed_along_is_the_merged_model(tmp_path: Path) -> None:
     base = tiny_model()
     requests = [Request((i,), prompt, GREEDY, i) for i, prompt in enumerate(PROMPTS)]
 

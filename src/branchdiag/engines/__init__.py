@@ -79,8 +79,7 @@ def create_engine(
         max_total_tokens: prompt and completion together never exceed it, nor the model's context.
         log_path: file that a child process prints to.
         stop_ids: tokens that end a completion; None: the model's (`models.stop_token_ids`).
-        adapter: directory of a LoRA adapter that the model takes once it is loaded. Of the
-            transformers engine alone: vLLM is given a directory of merged weights.
+        adapter: directory of a LoRA adapter that the model takes once it is loaded.
 
     Raises:
         UsageError, MissingRequirement: the engine or the model cannot be had; says what to do.
@@ -97,8 +96,6 @@ def create_engine(
         "stop_ids": tuple(stop_ids),
     }
     if adapter is not None:
-        if name != "transformers":
-            raise ValueError("an adapter is merged into weights before vLLM is given them")
         arguments["adapter"] = adapter
     if name == "transformers" and not _on_gpu(settings):
         return make_transformers_engine(**arguments)
@@ -138,17 +135,25 @@ def make_vllm_engine(
     resolved: ResolvedModel,
     max_total_tokens: int,
     stop_ids: tuple[int, ...],
+    adapter: str | None = None,
 ) -> Engine:
-    """The vLLM engine, in this process (a child that `create_engine` starts)."""
+    """The vLLM engine, in this process (a child that `create_engine` starts); with `adapter`, which
+    goes along with every request, of the model that carries it.
+    """
     from branchdiag import models
+    from branchdiag.adapters import rank_of
     from branchdiag.engines.vllm_engine import VllmEngine
 
-    return VllmEngine(
+    engine = VllmEngine(
         resolved.path,
         settings=settings,
         stop_ids=stop_ids,
         max_model_len=min(max_total_tokens, models.context_length(resolved)),
+        adapter_rank=None if adapter is None else rank_of(adapter),
     )
+    if adapter is not None:
+        engine.use_adapter(adapter, 1)
+    return engine
 
 
 def _on_gpu(settings: EngineSettings) -> bool:

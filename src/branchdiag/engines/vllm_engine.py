@@ -238,6 +238,12 @@ class VllmEngine:
                 where=str(self.directory),
                 fix="--engine transformers",
             )
+        if self._adapter is not None and "lora" in text.lower():
+            return UsageError(
+                f"vLLM cannot use this adapter: {text.splitlines()[0]}",
+                where=self._adapter.lora_path,
+                fix="--engine transformers, or `branchdiag merge` and the merged weights",
+            )
         hints = ("out of memory", "No available memory", "KV cache", "Free memory on device")
         if isinstance(error, BranchdiagError) or not any(hint in text for hint in hints):
             return error

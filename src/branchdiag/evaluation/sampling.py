@@ -1,8 +1,7 @@
 """Stage S: every model answers every problem, n times in each repeat (arXiv 2605.21606, section 4).
 
 Reads the problems; writes `samples`. One model is in memory at a time: an adapter is put on
-its base as that is loaded (transformers), or its merged weights are written to a directory that is
-removed again (vLLM). One request a sample, with a seed of its own that does not depend on the
+its base as that is loaded (transformers), or goes along with every request (vLLM). One request a sample, with a seed of its own that does not depend on the
 model, so that models are compared on the same prompts and seeds. (An engine that counts seeds up
 within a request would give two repeats with neighbouring seeds nearly the same samples.) Knows
 nothing of answers.
@@ -13,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from branchdiag.engines.base import Completion, Engine, Request, Sampling
@@ -126,16 +124,6 @@ def open_engine(
 
     settings = context.settings.engine.model_copy(update={"name": context.engine_name})
     log = context.run.logs / "engine.log"
-    if model.adapter is not None and context.engine_name == "vllm":
-        with merged_directory(model, context.run.path) as merged:
-            engine = create_engine(
-                settings, merged, max_total_tokens=max_total_tokens, log_path=log
-            )
-            try:
-                yield engine
-            finally:
-                engine.close()
-        return
     engine = create_engine(
         settings,
         model.base,
@@ -147,28 +135,6 @@ def open_engine(
         yield engine
     finally:
         engine.close()
-
-
-@contextmanager
-def merged_directory(model: EvaluatedModel, parent: Path) -> Iterator[ResolvedModel]:
-    """A model's merged weights and tokenizer in a directory of their own; removed after.
-
-    What a kill leaves behind is removed when the evaluation's lock is taken next.
-    """
-    import dataclasses
-    import shutil
-    import tempfile
-
-    from branchdiag.adapters import write_merged
-    from branchdiag.store.atomic import TEMPORARY_PREFIX
-
-    assert model.adapter is not None, "a whole model needs no merging"
-    target = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}merged-", dir=parent))
-    try:
-        write_merged(model.base, model.adapter, target)
-        yield dataclasses.replace(model.base, path=str(target), content_id=model.content_id)
-    finally:
-        shutil.rmtree(target, ignore_errors=True)
 
 
 @cache
