@@ -1,10 +1,10 @@
 """Stage S: every model answers every problem, n times in each repeat (arXiv 2605.21606, section 4).
 
-Reads the problems; writes `samples`. One model is in memory at a time: an adapter is put on
-its base as that is loaded (transformers), or goes along with every request (vLLM). One request a sample, with a seed of its own that does not depend on the
-model, so that models are compared on the same prompts and seeds. (An engine that counts seeds up
-within a request would give two repeats with neighbouring seeds nearly the same samples.) Knows
-nothing of answers.
+Reads the problems; writes `samples`. One model is in memory at a time: an adapter is put on its
+base as that is loaded (transformers), or goes along with every request (vLLM). One request a
+sample, with a seed of its own that does not depend on the model, so that models are compared on the
+same prompts and seeds. (An engine that counts seeds up within a request would give two repeats with
+neighbouring seeds nearly the same samples.) Knows nothing of answers.
 """
 
 from __future__ import annotations
