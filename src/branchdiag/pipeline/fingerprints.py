@@ -51,13 +51,28 @@ def contents(protocol: Protocol, inputs: Inputs, seed: int) -> dict[str, dict[st
     return result
 
 
+def require_templates(protocol: Protocol, letters: Iterable[str]) -> None:
+    """Refuse a teacher context that cannot be used before anything is removed for its sake.
+
+    Raises:
+        UsageError: N1 is to run, and one of its contexts is unknown or its file cannot be used.
+    """
+    if "N1" in letters:
+        for context in protocol.align.contexts:
+            _template_text(protocol, context)
+
+
+def _template_text(protocol: Protocol, context: str) -> str:
+    teacher = protocol.teacher.model_copy(update={"context": context})
+    return teacher_template(teacher, protocol.spine.prompt).text
+
+
 def _template_texts(protocol: Protocol) -> dict[str, str]:
-    """The text of each teacher context that N1 compares; one that cannot be read is N1's to say."""
+    """The text of each teacher context that N1 compares; other commands need none of them."""
     texts = {}
     for context in protocol.align.contexts:
-        teacher = protocol.teacher.model_copy(update={"context": context})
         try:
-            texts[context] = teacher_template(teacher, protocol.spine.prompt).text
+            texts[context] = _template_text(protocol, context)
         except UsageError:
             texts[context] = "(cannot be used)"
     return texts

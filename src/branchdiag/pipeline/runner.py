@@ -21,7 +21,13 @@ from branchdiag.errors import Incomplete
 from branchdiag.phases import PHASES
 from branchdiag.phases.base import Context, Phase
 from branchdiag.pipeline.durable import PhaseResult, run_phase
-from branchdiag.pipeline.fingerprints import check, contents, dependents, outdated
+from branchdiag.pipeline.fingerprints import (
+    check,
+    contents,
+    dependents,
+    outdated,
+    require_templates,
+)
 from branchdiag.pipeline.inputs import Inputs, RunRequest, resolve_inputs, store_problems
 from branchdiag.pipeline.progress import Reporter, create_reporter
 from branchdiag.pipeline.signals import Guard
@@ -67,6 +73,7 @@ def execute(request: RunRequest, inputs: Inputs | None = None) -> RunOutcome:
     inputs = inputs or resolve_inputs(request, existing)
     checked = checked_phases(request)
     wanted = contents(request.protocol, inputs, request.seed)
+    require_templates(request.protocol, request.phases)
     if existing and request.restart_from is None:
         phases = existing.manifest.get("phases", {})
         check(phases, wanted, checked, request.out)

@@ -7,7 +7,7 @@ be said again. Knows no stage by name.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +82,10 @@ def _request(
             fix=f"one of {', '.join(letters)}",
         )
     manifest = run.manifest
-    if manifest.get("phases", {}).get(REPORT, {}).get("status") not in ("complete", "owed"):
+    unfinished = unfinished_phases(manifest.get("phases", {}), letters)
+    if unfinished:
         raise Incomplete(
-            "the run is not finished",
+            f"the run is not finished: phase {', '.join(unfinished)}",
             where=str(path),
             fix=manifest.get("command") or f"branchdiag run-all --out {shlex.quote(str(path))}",
         )
@@ -104,6 +105,22 @@ def _request(
         ),
         run,
     )
+
+
+def unfinished_phases(
+    recorded: Mapping[str, Mapping[str, Any]], letters: Sequence[str]
+) -> list[str]:
+    """Phases that the stages or the report read and that have not come to their end.
+
+    The report itself is made anew after the stages, and a killed `--restart-from` has removed it.
+    """
+    read = {name for letter in (*letters, REPORT) for name in PHASES[letter].reads} - {*letters}
+    ended = ("complete", "incomplete")  # incomplete: some units failed, and are left out
+    return [
+        name
+        for name in PHASES
+        if name in read and recorded.get(name, {}).get("status") not in ended
+    ]
 
 
 def _protocol(recorded: dict[str, Any], settings: Sequence[str], where: Path) -> Protocol:

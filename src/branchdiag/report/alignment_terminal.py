@@ -66,6 +66,11 @@ def _advantages(group: Mapping[str, Any], console: Console) -> None:
     console.print(table)
 
 
+def _has_interval(estimate: Mapping[str, Any]) -> bool:
+    """Whether it is worth a number: a cosine that is all noise has none."""
+    return estimate["ci_low"] is not None
+
+
 def _cosines(group: Mapping[str, Any], console: Console) -> None:
     from branchdiag.report.console import cells, plain_table
 
@@ -92,7 +97,7 @@ def _cosines(group: Mapping[str, Any], console: Console) -> None:
                 number(cell["value"]),
                 interval(cell["ci_low"], cell["ci_high"]),
                 f"{cell['n_nodes']:,}",
-                number(row["corrected"]["value"]),
+                number(row["corrected"]["value"] if _has_interval(row["corrected"]) else None),
             )
         )
     console.print(table)

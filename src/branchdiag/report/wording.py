@@ -48,6 +48,10 @@ PHASE_NAMES = {
     "E": "continue",
     "F": "label",
     "S": "signals",
+    "N1": "nodes",
+    "N2": "arms",
+    "N3": "grade arms",
+    "N4": "alignment",
     "G": "report",
 }
 
