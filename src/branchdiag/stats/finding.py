@@ -33,12 +33,13 @@ Then, in this order:
                           and a slope of d against the absolute pattern may be no more than that
     early_worse           relative early (absolute early or none)
     late_worse            relative late (absolute late or none)
-    no_more_than_horizon  relative none, absolute early or late, and the control's own failure has
-                          a slope the same way, its interval leaving out 0: the pattern is there
-                          with nothing forced. "No more" means none that this run can see; the
-                          sentence gives the interval of what may be left
+    no_more_than_horizon  relative none with 0 in its interval, absolute early or late, and the
+                          control's own failure has a slope the same way, its interval leaving out
+                          0: the pattern is there with nothing forced. "No more" means none that
+                          this run can see; the sentence gives the interval of what may be left
     not_told_apart        everything else: no pattern, or one that neither the control nor forcing
-                          can be shown to make
+                          can be shown to make, or a relative slope whose interval leaves out 0 and
+                          whose permutation does not: that is no ground to say that nothing is left
 """
 
 from __future__ import annotations
@@ -102,16 +103,17 @@ def finding(
     absolute: Direction = next(iter(ways), "none")
     if not slopes.difference.estimate.has_interval:
         return Finding("not_told_apart", sentences.no_control(evidence, absolute))
-    relative = _early_if_negative(slopes.difference.estimate.negated())
-    if slopes.null.p is not None and slopes.null.p > 1.0 - level + 1e-12:
-        relative = "none"
+    seen = _early_if_negative(slopes.difference.estimate.negated())
+    is_chance = slopes.null.p is not None and slopes.null.p > 1.0 - level + 1e-12
+    relative: Direction = "none" if is_chance else seen
     if "none" not in (absolute, relative) and absolute != relative:
         return Finding("not_told_apart", sentences.opposed(evidence, absolute))
     if relative == "early":
         return Finding("early_worse", sentences.worse(evidence, relative))
     if relative == "late":
         return Finding("late_worse", sentences.worse(evidence, relative))
-    if absolute != "none" and _early_if_negative(slopes.control.estimate) == absolute:
+    explained = _early_if_negative(slopes.control.estimate) == absolute
+    if absolute != "none" and explained and seen == "none":
         return Finding("no_more_than_horizon", sentences.no_more_than_horizon(evidence, absolute))
     return Finding("not_told_apart", sentences.open_question(evidence, absolute))
 

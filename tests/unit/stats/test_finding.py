@@ -189,3 +189,13 @@ def test_auroc_without_interval_is_told_with_its_reason() -> None:
     assert "0.90 (no interval: 676 of 2000 resamples had no value; 2 real-uncertain" in (
         result.sentence
     )
+
+
+@pytest.mark.parametrize("way", ["early", "late"])
+def test_nothing_is_said_to_be_left_only_where_the_interval_says_so(way) -> None:
+    """The interval of d's slope leaves out 0, its permutation does not: no ground for either."""
+    result = decide(EARLY, EARLY, relative(way), p=0.2)
+    assert result.status == "not_told_apart"
+    assert "what makes them fail is not told apart" in result.sentence
+    assert "permutation p 0.2" in result.sentence
+    check_sentence(result.sentence)
