@@ -202,37 +202,28 @@ def population_auroc(
     are less the mean over the candidates with one of the two labels, as the estimator has it; then
     the chance that a positive's is above a negative's, ties one half.
     """
-    weight: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    residuals: list[Table] = []
+    positives: list[Table] = []
+    masses: list[Table] = []
     for problem in problems:
-        values = [score(node) for node in problem]
-        chances = [label_chances(node, **labels) for node in problem]
-        for combination in itertools.product(range(3), repeat=len(problem)):
-            kept = [i for i, label in enumerate(combination) if label < 2]
-            if not kept:
-                continue
-            chance = math.prod(c[label] for c, label in zip(chances, combination, strict=True))
-            mean = sum(values[i] for i in kept) / len(kept)
-            for i in kept:
-                weight[combination[i] == 1].append((values[i] - mean, chance))
-    positive, negative = (_merged(weight[kind]) for kind in (True, False))
-    below, won = 0.0, 0.0
-    rest = dict(negative)
-    order = sorted({*dict(positive), *rest})
-    masses = dict(positive)
-    for residual in order:
-        tied = rest.get(residual, 0.0)
-        won += masses.get(residual, 0.0) * (below + tied / 2.0)
-        below += tied
-    return won / (sum(masses.values()) * below)
-
-
-def _merged(pairs: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Masses by residual; residuals that differ by rounding are one."""
-    masses: dict[float, float] = {}
-    for residual, chance in pairs:
-        key = round(residual, 10) + 0.0
-        masses[key] = masses.get(key, 0.0) + chance
-    return list(masses.items())
+        values = np.array([score(node) for node in problem])
+        chances = np.array([label_chances(node, **labels) for node in problem])
+        combinations = np.array(list(itertools.product(range(3), repeat=len(problem))))
+        chance = np.prod([chances[i, combinations[:, i]] for i in range(len(problem))], axis=0)
+        kept = combinations < 2
+        n_kept = kept.sum(axis=1)
+        means = np.where(kept, values, 0.0).sum(axis=1) / np.maximum(n_kept, 1)
+        residuals.append((values - means[:, None])[kept])
+        positives.append((combinations == 1)[kept])
+        masses.append(np.broadcast_to(chance[:, None], kept.shape)[kept])
+    # Residuals that differ by rounding are one.
+    levels, place = np.unique(np.round(np.concatenate(residuals), 10), return_inverse=True)
+    positive, mass = np.concatenate(positives), np.concatenate(masses)
+    for_level = np.bincount(place[positive], mass[positive], levels.size)
+    against = np.bincount(place[~positive], mass[~positive], levels.size)
+    below = np.cumsum(against) - against
+    won = float(for_level @ (below + against / 2.0))
+    return won / float(for_level.sum() * against.sum())
 
 
 def population_slope(problems: Iterable[Problem], outcome: Callable[[Node], float]) -> float:

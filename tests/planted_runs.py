@@ -27,6 +27,9 @@ from tests.planted_oracle import SIGNS, Node, Truth, population_auroc, populatio
 from tests.planted_worlds import SETTINGS, chain_of
 
 PHASES = tuple("ABCDEFS")
+THRESHOLDS = {6: (5, 2), 3: (3, 1)}
+"""Samples of a child -> successes that make it viable (ceil(.75 N)), and at most to fail (< .40 N).
+"""
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ def exact_figures(
 ) -> dict[str, Figure]:
     """Slopes and AUROCs of an analysis beside the truth, by name; aliases say nothing twice."""
     kinds = problems_of(nodes)
-    outcomes = {
+    outcomes: dict[str, Callable[[Node], float]] = {
         "failure": lambda node: 1.0 - float(np.mean(node.child_success)),
         "control": lambda node: 1.0 - node.control_success,
         "difference": lambda node: node.d,
@@ -178,14 +181,48 @@ def exact_figures(
 
 def auroc_of(kinds: Sequence[Sequence[Node]], name: str, samples: int) -> float:
     """The exact AUROC of a score, its declared sign applied."""
-    thresholds = {6: (5, 2), 3: (3, 1)}[samples]  # ceil(.75 N), and the last below .40 N
+    return auroc_under(kinds, lambda node: SIGNS.get(name, 1) * node.scores()[name], samples)
+
+
+def auroc_under(
+    kinds: Sequence[Sequence[Node]], score: Callable[[Node], float], samples: int
+) -> float:
+    """The exact AUROC of any number that nodes have, larger for real-uncertain."""
+    viable_from, failing_to = THRESHOLDS[samples]
     return population_auroc(
-        kinds,
-        lambda node: SIGNS.get(name, 1) * node.scores()[name],
-        samples=samples,
-        viable_from=thresholds[0],
-        failing_to=thresholds[1],
+        kinds, score, samples=samples, viable_from=viable_from, failing_to=failing_to
     )
+
+
+def exact_leaderboard(
+    analysis: Analysis, signals: Any, nodes: Mapping[str, Node], *, samples: int
+) -> dict[str, Figure]:
+    """The AUROC of every signal of the leaderboard beside the truth; aliases say nothing twice.
+
+    A signal's values are the run's (each has a slow formula of its own in the unit tests), rounded
+    to what float32 logits carry; which candidates fail, and how often, is the chain's.
+
+    Args:
+        signals: the table, as a frame.
+    """
+    kinds = problems_of(nodes)
+    table = signals.set_index("candidate_id")
+    name_of = {(node.start, node.position): name for name, node in nodes.items()}
+    figures = {}
+    for row in analysis.groups[0].rows:
+        if row["kind"] != "signal" or row["alias_of"] is not None or row["auroc"] is None:
+            continue
+        values = row["sign"] * table[row["name"]].astype(float)
+        grain = 1e-5 * float(values.abs().max())
+        by_node = {
+            key: float(np.round(values[name] / grain)) if grain else 0.0
+            for key, name in name_of.items()
+        }
+        if not np.isfinite(list(by_node.values())).all():
+            continue
+        truth = auroc_under(kinds, lambda node, of=by_node: of[node.start, node.position], samples)
+        figures[row["name"]] = Figure(row["auroc"], row["ci_low"], row["ci_high"], truth)
+    return figures
 
 
 CURVES: Mapping[str, Callable[[Node], float]] = {

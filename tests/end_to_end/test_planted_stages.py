@@ -6,6 +6,7 @@ Early harm, with the teacher under three contexts whose distributions differ.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,25 @@ def test_changes_of_the_gain_hold_the_exact_ones(
             )
     assert len(figures) == 9
     assert_few_miss(figures, share=0.2)
+
+
+def test_early_harm_supports_discounting_early_tokens(planted: Planted) -> None:
+    document = read_json(planted, "position_bias.json")
+    votes = {strand["name"]: strand["vote"] for strand in document["basis"]}
+    assert votes["schedule"] == "early" and votes["gain"] != "late"
+    assert document["verdict"] == "discount_early"
+    assert document["schedule"]["direction"] == "increasing"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("world", "verdict"), [("late_harm", "late"), ("horizon", "neither")])
+def test_other_worlds_support_what_was_planted(world: str, verdict: str, tmp_path: Path) -> None:
+    planted = diagnose(world, tmp_path, copies=6, phases=(*PHASES, "P0", "P1", "P2", "P3"))
+    document = read_json(planted, "position_bias.json")
+    assert document["verdict"] == ("discount_late" if verdict == "late" else verdict)
+    assert document["basis"][0]["vote"] == verdict
+    if world == "horizon":
+        assert document["schedule"]["status"] == "horizon_only"
 
 
 def read_json(planted: Planted, name: str) -> Any:

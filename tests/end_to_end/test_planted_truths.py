@@ -17,12 +17,14 @@ from branchdiag.phases.g_report import analyse_run
 from tests.planted_oracle import entropy, greedy_trace, label_chances
 from tests.planted_runs import (
     PHASES,
+    THRESHOLDS,
     Planted,
     assert_binomial,
     assert_few_miss,
     binned_truth,
     diagnose,
     exact_figures,
+    exact_leaderboard,
     nodes_of,
     start_of,
 )
@@ -101,13 +103,17 @@ def test_arms_succeed_as_often_as_planted(world: World) -> None:
 
 
 def test_labels_are_as_frequent_as_planted(world: World) -> None:
-    six = world.planted.samples == 6
-    thresholds = {"viable_from": 5, "failing_to": 2} if six else {"viable_from": 3, "failing_to": 1}
+    viable_from, failing_to = THRESHOLDS[world.planted.samples]
     labels = world.frames["labels"].set_index("candidate_id")["label"]
     for index, label in enumerate(("diversity", "real_uncertain", "gray")):
         chances = np.array(
             [
-                label_chances(world.nodes[name], samples=world.planted.samples, **thresholds)[index]
+                label_chances(
+                    world.nodes[name],
+                    samples=world.planted.samples,
+                    viable_from=viable_from,
+                    failing_to=failing_to,
+                )[index]
                 for name in labels.index
             ]
         )
@@ -119,6 +125,17 @@ def test_intervals_hold_the_exact_slopes_and_aurocs(world: World) -> None:
     figures = exact_figures(world.analysis, world.nodes, samples=world.planted.samples)
     assert_few_miss(figures, share=0.25)
     assert figures["slope of difference"].held
+
+
+def test_the_leaderboard_holds_the_exact_auroc_of_every_signal(world: World) -> None:
+    figures = exact_leaderboard(
+        world.analysis, world.frames["signals"], world.nodes, samples=world.planted.samples
+    )
+    apart = not np.array_equal(
+        world.planted.written.chain.student, world.planted.written.chain.teacher
+    )
+    assert len(figures) >= (18 if apart else 5)
+    assert_few_miss(figures, share=0.25)
 
 
 def test_bands_hold_the_exact_curves(world: World) -> None:
