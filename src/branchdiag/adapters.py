@@ -114,17 +114,29 @@ def _adapted(model: Any, adapter_path: str | Path) -> Any:
     """The PEFT model, once every tensor of the adapter is seen to have its place in it."""
     directory = _directory(adapter_path)
     if not (directory / WEIGHTS).is_file():
-        raise UsageError(f"the adapter has no {WEIGHTS}", where=str(directory))
+        raise UsageError(
+            f"the adapter has no {WEIGHTS}",
+            where=str(directory),
+            fix="copy or train it again; other formats are not read",
+        )
     try:
         from peft import PeftModel, get_peft_model_state_dict
     except ImportError as error:
         raise needs_training_packages(error) from error
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     try:
         adapted: Any = PeftModel.from_pretrained(model, str(directory), is_trainable=False)
+    except SafetensorError as error:
+        raise UsageError(
+            f"the adapter's weights are cut off or damaged: {error}",
+            where=str(directory / WEIGHTS),
+            fix="copy the file again",
+        ) from error
     except (ValueError, RuntimeError, KeyError) as error:
-        raise _unfit(directory, str(error).splitlines()[0]) from error
+        # torch's first line says only that there were errors; the next names a tensor.
+        lines = [line.strip() for line in str(error).splitlines()[:2]]
+        raise _unfit(directory, " ".join(lines)) from error
     with safe_open(directory / WEIGHTS, framework="pt") as file:
         stored = set(file.keys())
     odd = sorted(stored ^ set(get_peft_model_state_dict(adapted)))
@@ -174,8 +186,13 @@ def needs_training_packages(error: ImportError) -> MissingRequirement:
 def _directory(path: str | Path) -> Path:
     directory = Path(path).expanduser()
     if not is_adapter(directory):
+        inside = directory / "adapter"
         raise UsageError(
-            "this is no adapter", where=str(directory), fix=f"a directory that holds {CONFIG}"
+            "this is no adapter",
+            where=str(directory),
+            fix=f"did you mean {inside}?"
+            if (inside / CONFIG).is_file()
+            else f"a directory that holds {CONFIG}",
         )
     return directory
 

@@ -58,13 +58,30 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UsageError(
             f"{path.name} is missing from the model's directory",
             where=str(path.parent),
-            fix="give a directory that save_pretrained wrote, or a model id of the hub",
+            fix=_instead(path.parent),
         ) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UsageError(f"{path.name} cannot be read: {error}", where=str(path)) from None
+        raise UsageError(
+            f"{path.name} cannot be read: {error}",
+            where=str(path),
+            fix="download or copy the file again",
+        ) from None
     if not isinstance(value, dict):
-        raise UsageError(f"{path.name} holds no JSON object", where=str(path))
+        raise UsageError(
+            f"{path.name} holds no JSON object",
+            where=str(path),
+            fix="download or copy the file again",
+        )
     return value
+
+
+def _instead(directory: Path) -> str:
+    """What to give instead of a directory that holds no model."""
+    for place in (directory, directory / "adapter"):
+        if (place / "adapter_config.json").is_file():
+            what = "this is an adapter" if place == directory else "this is a training run"
+            return f"{what}: branchdiag merge {place} --out DIR makes a model of it"
+    return "give a directory that save_pretrained wrote, or a model id of the hub"
 
 
 def text_config(directory: Path) -> dict[str, Any]:

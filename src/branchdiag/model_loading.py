@@ -29,7 +29,7 @@ SMALL_MODEL_PARAMETERS = 50_000_000
 """Up to this size a CPU runs a model faster on one thread (and decodes in several processes)."""
 
 
-def resolve_device(name: str) -> str:
+def resolve_device(name: str, setting: str = "engine.device") -> str:
     """`auto`, `cpu`, `cuda` or `cuda:N` -> a device that is there.
 
     Raises:
@@ -41,16 +41,16 @@ def resolve_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise UsageError(
-            f"{name!r} is no device", where="engine.device", fix="auto, cpu, cuda or cuda:N"
-        )
+        raise UsageError(f"{name!r} is no device", where=setting, fix="auto, cpu, cuda or cuda:N")
     if name != "cpu":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(name.partition(":")[2] or 0) >= count:
             raise MissingRequirement(
                 f"no device {name}: torch {torch.__version__} sees {count} CUDA devices",
-                where="engine.device",
-                fix="--set engine.device=cpu, or install torch for your CUDA driver",
+                where=setting,
+                fix=f"{setting} cpu, or install torch for your CUDA driver"
+                if setting.startswith("--")
+                else f"--set {setting}=cpu, or install torch for your CUDA driver",
             )
     return name
 

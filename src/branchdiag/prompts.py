@@ -253,7 +253,9 @@ def _read_template(context: str) -> str:
     try:
         return path.read_text(encoding="utf-8-sig").removesuffix("\n")
     except UnicodeDecodeError:
-        raise UsageError("the template file is not UTF-8", where=context) from None
+        raise UsageError(
+            "the template file is not UTF-8", where=context, fix="save it as UTF-8"
+        ) from None
     except OSError as error:
         near = difflib.get_close_matches(context, CONTEXTS, n=1)
         raise UsageError(

@@ -244,7 +244,7 @@ def validate(values: Mapping[str, Any], *, where: str) -> Protocol:
         values,
         what="the protocol",
         where=where,
-        fix="`branchdiag protocol show paper` prints every key with its meaning",
+        fix="`branchdiag protocol paper` prints every key with its meaning",
     )
 
 
@@ -302,9 +302,13 @@ def read_toml(path: Path, what: str = "protocol") -> dict[str, Any]:
             f"no such {what}", where=str(path), fix="use paper, bundled or the path of a TOML file"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the {what} cannot be read: {error}", where=str(path)) from None
+        raise UsageError(
+            f"the {what} cannot be read: {error}", where=str(path), fix="a TOML file in UTF-8"
+        ) from None
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"the {what} is no valid TOML: {error}", where=str(path)) from None
+        raise UsageError(
+            f"the {what} is no valid TOML: {error}", where=str(path), fix="mend that line"
+        ) from None
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:

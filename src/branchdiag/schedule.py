@@ -173,6 +173,7 @@ class Schedule:
                 where=where,
                 fix="w_min, tau, s and direction belong to every schedule (tau and s may be null)",
             )
+        _check_model(document.get("model"), where)
         rest = {k: v for k, v in document.items() if k not in (*_SHAPE_KEYS, "schema", "version")}
         try:
             return Schedule(
@@ -288,6 +289,21 @@ class Schedule:
         z = -z if self.direction == "decreasing" else z
         weights = self.w_min + (1.0 - self.w_min) * torch.sigmoid(z)
         return torch.where(valid, weights, torch.zeros_like(weights)).to(dtype)
+
+
+def _check_model(model: Any, where: str) -> None:
+    """What a file says of the model that it was fitted to: an object with names, or nothing."""
+    texts = ("name", "revision", "content_id")
+    if model is None:
+        return
+    if not isinstance(model, dict) or any(
+        not isinstance(model.get(key), str | None) for key in texts
+    ):
+        raise UsageError(
+            f"model is {model!r}",
+            where=f"{where}: model",
+            fix="an object with name, revision and content_id as texts, null, or no such key",
+        )
 
 
 def _check_number(name: str, value: Any, *, may_be_missing: bool) -> None:

@@ -7,6 +7,8 @@ can mend are printed without a traceback; only bugs show one.
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 
@@ -60,6 +62,9 @@ def _options(
 
 def main() -> None:
     """Entry point of the console script."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A character that the terminal lacks is escaped, as TOML and JSON would, and no crash.
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(call(sys.argv[1:]))
 
 
@@ -70,6 +75,8 @@ def call(arguments: list[str]) -> int:
         with Guard().installed():
             command.main(arguments, prog_name="branchdiag")
     except SystemExit as end:  # how Typer ends, with its own status for usage errors
+        if isinstance(end.__context__, BrokenPipeError):  # Rich and Typer make a 1 of it
+            return _reader_is_gone()
         return _flushed(end.code if isinstance(end.code, int) else int(end.code is not None))
     except BranchdiagError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -82,6 +89,10 @@ def call(arguments: list[str]) -> int:
         return stop.exit_status
     except BrokenPipeError:
         return _reader_is_gone()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO):
+            raise
+        return _output_is_full(error)  # of every other file it is a StorageError
     return 0
 
 
@@ -91,7 +102,20 @@ def _flushed(status: int) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         return _reader_is_gone()
+    except OSError as error:
+        return _output_is_full(error)
     return status
+
+
+def _output_is_full(error: OSError) -> int:
+    """What was to be printed has no room."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(
+        f"error: standard output cannot be written ({error.strerror})\n"
+        "  where: standard output\n  fix:   free space there, or send it elsewhere",
+        file=sys.stderr,
+    )
+    return 5
 
 
 def _reader_is_gone() -> int:

@@ -98,7 +98,11 @@ def evaluate(request: EvaluationRequest) -> EvaluationOutcome:
         if former is not None and not request.regrade:
             return EvaluationOutcome(path, former, nothing_to_do=True, owed=0)
     elif request.regrade:
-        raise UsageError("there are no samples to grade again", where=str(path))
+        raise UsageError(
+            "there are no samples to grade again",
+            where=str(path),
+            fix="the same command without --regrade takes them",
+        )
     guard = Guard()
     with guard.installed():
         directory = EvaluationDirectory.create(path, warn=reporter.note)

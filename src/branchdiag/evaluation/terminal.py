@@ -1,7 +1,7 @@
 """The report of an evaluation for people: tables, sentences and notes on a terminal.
 
 Reads the report object alone and computes nothing. Names of models and benchmarks are a user's
-text: they are escaped.
+text: nothing in them formats or steers, and a terminal without UTF-8 gets ASCII.
 """
 
 from __future__ import annotations
@@ -19,22 +19,25 @@ Report = Mapping[str, Any]
 
 def print_report(report: Report, console: Console) -> None:
     """Figures of every model, differences of every pair, sentences and notes."""
-    from rich.markup import escape
     from rich.table import Table
-    from rich.text import Text
+
+    from branchdiag.report.console import cells, plain_text, say
 
     for title, header, rows in (figure_table(report), difference_table(report)):
         if not rows:
             continue
-        table = Table(title=escape(title), title_justify="left")
+        say(console, title)
+        table = Table()
         for name in header:
             words = name in ("model", "benchmark", "pair", "metric", "verdict")
-            table.add_column(escape(name), justify="left" if words else "right", no_wrap=not words)
+            table.add_column(
+                plain_text(name, console), justify="left" if words else "right", no_wrap=not words
+            )
         for row in rows:
-            table.add_row(*(escape(cell) for cell in row))
+            table.add_row(*cells(console, *row))
         console.print(table)
     for line in [*report["sentences"], *(f"Note: {note}" for note in report["notes"])]:
-        console.print(Text(line))
+        say(console, line)
 
 
 def figure_table(report: Report) -> tuple[str, list[str], list[list[str]]]:

@@ -12,10 +12,10 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ def save(run: Path, step: int, adapted: Any, optimizer: Any, average: dict[str, 
             save_file({name: value.contiguous() for name, value in average.items()},
                       directory / AVERAGE)  # fmt: skip
         state = {"step": step, "optimizer": optimizer.state_dict(), "random": _random_states()}
-        torch.save(state, directory / STATE)
+        _save_state(state, directory / STATE)
 
     write_directory(target, fill)
     return target
@@ -105,7 +105,7 @@ def write_directory(target: Path, fill: Callable[[Path], None]) -> None:
         StorageError: the disk will not take it.
     """
     temporary = target.with_name(temporary_name())
-    with user_errors(target):
+    with user_errors(target), _system_errors():
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.mkdir()
@@ -128,6 +128,21 @@ def write_directory(target: Path, fill: Callable[[Path], None]) -> None:
         flush_directory(target.parent)
 
 
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """What safetensors says of a disk that is full or fails, as the OSError that it was."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number)) from error
+
+
 def remove_leftovers(run: Path) -> None:
     """What a killed process left half written."""
     for folder in (run, run / FOLDER):
@@ -136,6 +151,35 @@ def remove_leftovers(run: Path) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+
+class _Remembering:
+    """A file that keeps the first error of the system: torch hides it behind one of its own."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _save_state(state: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:
+        kept = _Remembering(file)
+        try:
+            torch.save(state, cast(BinaryIO, kept))
+        except RuntimeError as error:
+            if kept.error is None:
+                raise
+            raise kept.error from error
 
 
 def _flush(path: Path) -> None:

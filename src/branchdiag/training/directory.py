@@ -26,6 +26,8 @@ MANIFEST = "training.json"
 ADAPTER = "adapter"
 FORMAT = "branchdiag.training"
 VERSION = 1
+NEEDED = ("identity", "finished_steps", "model", "data")
+"""What resuming reads of a manifest."""
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
@@ -37,14 +39,21 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     file = path / MANIFEST
     if not file.is_file():
         return None
+    fix = "put back a copy of that file, or another --out"
     try:
         manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         version = manifest["version"] if manifest["schema"] == FORMAT else None
+        if version == VERSION:
+            absent = [key for key in NEEDED if key not in manifest]
+            if absent:
+                raise ValueError(f"it lacks {', '.join(absent)}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"this is no training run: {error}", where=str(file)) from None
+        raise UsageError(f"this is no training run: {error}", where=str(file), fix=fix) from None
     if version != VERSION:
         raise UsageError(
-            f"this training run has format {version!r}; {VERSION} is known", where=str(file)
+            f"this training run has format {version!r}; {VERSION} is known",
+            where=str(file),
+            fix="update branchdiag, or another --out",
         )
     return manifest
 
@@ -57,13 +66,20 @@ def locked(path: Path) -> Iterator[None]:
         RunInUse: another process holds it.
         StorageError: it cannot be made.
         SettingsConflict: it holds a run of another kind.
+        UsageError: it is a file, or holds files of somebody else.
     """
     if any((path / other).exists() for other in ("run.json", "evaluation.json")):
         raise SettingsConflict(
             "this directory holds a run of another kind", where=str(path), fix="another --out"
         )
+    if path.exists() and not path.is_dir():
+        raise UsageError(
+            f"{path.name} is a file, not a directory", where=str(path), fix="another --out"
+        )
     with user_errors(path):
         path.mkdir(parents=True, exist_ok=True)
+        if not (path / MANIFEST).exists():
+            _refuse_foreign(path)
     lock = Lock(path / ".lock")
     lock.acquire()
     try:
@@ -71,6 +87,17 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Training writes, and removes, files of its own names: never among files that are not its."""
+    foreign = sorted(e.name for e in path.iterdir() if not e.name.startswith("."))
+    if foreign:
+        raise UsageError(
+            f"{path.name} holds files but no training run ({', '.join(foreign[:3])})",
+            where=str(path),
+            fix="another --out, or empty the directory if you do not need it",
+        )
 
 
 def check(

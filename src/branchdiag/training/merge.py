@@ -10,7 +10,7 @@ from pathlib import Path
 
 from branchdiag.adapters import base_model_of, write_merged
 from branchdiag.errors import UsageError
-from branchdiag.models import resolve
+from branchdiag.models import resolve, resolve_device
 from branchdiag.training.checkpoints import write_directory
 
 
@@ -29,6 +29,8 @@ def merge(adapter: Path, out: Path, *, model: str | None = None, device: str = "
         StorageError: the disk will not take it.
     """
     base = resolve(model or base_model_of(adapter))
+    if device != "auto":
+        resolve_device(device, "--device")
     if out.exists():
         raise UsageError(
             "there is something here already", where=str(out), fix="a new directory, or remove it"

@@ -40,7 +40,7 @@ class Processes:
             raise needs_training_packages(error) from error
         from branchdiag.models import resolve_device
 
-        wanted = resolve_device(device)
+        wanted = resolve_device(device, "compute.device")
         self._state: Any = PartialState(cpu=wanted == "cpu")
         self.rank = int(self._state.process_index)
         self.count = int(self._state.num_processes)

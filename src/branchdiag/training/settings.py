@@ -218,7 +218,11 @@ class TrainSettings(Section):
 
     def _check(self) -> None:
         if self.objective.prefix_fraction and self.objective.suffix_fraction:
-            raise UsageError("prefix_fraction and suffix_fraction exclude each other")
+            raise UsageError(
+                "prefix_fraction and suffix_fraction exclude each other",
+                where="objective",
+                fix="leave one of them out",
+            )
         if self.steps > self.optimizer.horizon_steps:
             raise UsageError(
                 f"the learning rate is 0 from step {self.optimizer.horizon_steps} on, and "

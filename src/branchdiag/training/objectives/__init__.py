@@ -6,6 +6,7 @@ and where it comes from, stands in its own module.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -50,13 +51,24 @@ def make_objective(name: str, **settings: Any) -> Objective:
             outside what the method allows.
     """
     kind = objective_class(name)
-    known = list(kind.__dataclass_fields__)
+    kinds = {field.name: str(field.type) for field in dataclasses.fields(kind)}
+    known = list(kinds)
     for setting in settings:
         if setting not in known:
             raise UsageError(
-                f"the objective {name} has no setting {setting!r}", fix=_closest(setting, known)
+                f"the objective {name} has no setting {setting!r}",
+                where="objective.settings",
+                fix=_closest(setting, known),
             )
-    return kind(**settings)
+    try:
+        return kind(**settings)
+    except TypeError:
+        given = ", ".join(f"{key}={value!r}" for key, value in settings.items())
+        raise UsageError(
+            f"the objective {name} cannot take these settings: {given}",
+            where="objective.settings",
+            fix="values of these kinds: " + ", ".join(f"{k}: {v}" for k, v in kinds.items()),
+        ) from None
 
 
 def _closest(word: str, known: list[str]) -> str:
