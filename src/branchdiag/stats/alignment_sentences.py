@@ -109,9 +109,10 @@ def _better(
     assert value is not None and low is not None and high is not None
     if value < 0:
         value, low, high = -value, -high, -low
+    digits = _digits(value, low, high)
     return (
-        f"{words[first]} {_signed(value)} above {words[second]} ({_number(low)} to "
-        f"{_number(high)}, adjusted p {_p(compared.p)})"
+        f"{words[first]} {_signed(value, digits)} above {words[second]} ({_number(low, digits)} to "
+        f"{_number(high, digits)}, adjusted p {_p(compared.p)})"
     )
 
 
@@ -120,20 +121,25 @@ def _pair(pair: tuple[str, str], compared: Compared, words: Words) -> str:
     opening = f"{words[first]} less {words[second]}"
     if compared.estimate.value is None:
         return f"{opening} is not known ({compared.estimate.reason})"
-    if compared.low is None:
+    if compared.low is None or compared.high is None:
         reason = compared.estimate.reason or "it never varies"
         return f"{opening} {_signed(compared.estimate.value)} (no interval: {reason})"
+    digits = _digits(compared.estimate.value, compared.low, compared.high)
     return (
-        f"{opening} {_signed(compared.estimate.value)} ({_number(compared.low)} to "
-        f"{_number(compared.high)})"
+        f"{opening} {_signed(compared.estimate.value, digits)} ({_number(compared.low, digits)} to "
+        f"{_number(compared.high, digits)})"
     )
 
 
 def _note(n_pairs: int, level: float) -> str:
-    together = "it alone" if n_pairs == 1 else f"all {n_pairs} pairs of contexts together"
+    if n_pairs == 1:
+        return (
+            f"The difference of advantage is taken at the same nodes, its interval at "
+            f"{100 * level:g}%."
+        )
     return (
-        "Differences of advantage at the same nodes; their "
-        f"{100 * level:g}% intervals are of {together}."
+        f"Differences of advantage are taken at the same nodes; their {100 * level:g}% intervals "
+        f"hold for all {n_pairs} pairs of contexts together."
     )
 
 
@@ -145,7 +151,7 @@ def against_student(alignment: Alignment, context: str, words: Words, level: flo
     estimate = cell.estimate
     if estimate.value is None:
         return f"{opening}: no advantage ({estimate.reason})."
-    shown = f"advantage {_signed(estimate.value)} ({_interval(estimate, level)}; {stand})"
+    shown = f"advantage {_shown(estimate, level, beside=stand)}"
     if estimate.value == 0 and not estimate.has_interval:
         return f"{opening}, the teacher chooses as the student does: advantage 0 ({stand})."
     if estimate.is_above(0.0):
@@ -176,7 +182,7 @@ def along_the_trace(alignment: Alignment, context: str, words: Words, level: flo
         verdict = "is not seen to rise or fall"
     return (
         f"Within problems the advantage of the teacher {words[context]} {verdict} from the start "
-        f"of a trace to its end: {_signed(slope.value)} ({_interval(slope, level)})."
+        f"of a trace to its end: {_shown(slope, level)}."
     )
 
 
@@ -188,8 +194,8 @@ def of_cosines(alignment: Alignment, context: str, words: Words, level: float) -
         return f"With the teacher {words[context]} there is no cosine: {estimate.reason}."
     return (
         f"With the teacher {words[context]} the forward KL's cosine with the ideal gradient is on "
-        f"average {_signed(estimate.value, 2)} ({_interval(estimate, level, 2)}) over the "
-        f"{cell.n_nodes:,} of {cell.n_nodes + cell.n_undefined:,} nodes at which it is defined."
+        f"average {_shown(estimate, level, digits=2)} over the {cell.n_nodes:,} of "
+        f"{cell.n_nodes + cell.n_undefined:,} nodes at which it is defined."
     )
 
 
@@ -201,7 +207,7 @@ def of_noise(alignment: Alignment, level: float) -> str:
     return (
         "Success rates from few rollouts are noisy, which pulls every cosine to 0: the ideal "
         "gradients of two halves of the rollouts have a cosine of "
-        f"{_signed(halves.value, 2)} ({_interval(halves, level, 2)}), and "
+        f"{_shown(halves, level, digits=2)}, and "
         f"{_number(max(0.0, 100 * signal.value), 0)}% of the ideal gradient's squared length is "
         "signal. The advantage has no such bias."
     )
@@ -212,29 +218,40 @@ def between(estimate: Estimate, first: str, second: str, what: str, level: float
     opening = f"{what}, {first} less {second}: "
     if estimate.value is None:
         return f"{opening}not known ({estimate.reason})."
-    shown = f"{_signed(estimate.value)} ({_interval(estimate, level)})"
+    shown = _shown(estimate, level)
     if estimate.is_above(0.0) or estimate.is_below(0.0):
         way = "higher" if estimate.is_above(0.0) else "lower"
         return f"{opening}{shown}, {way} on {first}."
     return f"{opening}{shown}, not told apart."
 
 
-def _interval(estimate: Estimate, level: float, digits: int = 3) -> str:
-    if estimate.ci_low is None or estimate.ci_high is None:
-        return f"no interval: {estimate.reason}"
+def _shown(estimate: Estimate, level: float, *, digits: int | None = None, beside: str = "") -> str:
+    """A value that is there, its interval or why there is none, and what it stands on."""
+    value, low, high = estimate.value, estimate.ci_low, estimate.ci_high
+    assert value is not None
+    more = f"; {beside}" if beside else ""
+    if low is None or high is None:
+        places = _digits(value) if digits is None else digits
+        return f"{_signed(value, places)} (no interval: {estimate.reason}{more})"
+    places = _digits(value, low, high) if digits is None else digits
     return (
-        f"{100 * level:g}% interval {_number(estimate.ci_low, digits)} to "
-        f"{_number(estimate.ci_high, digits)}"
+        f"{_signed(value, places)} ({100 * level:g}% interval {_number(low, places)} to "
+        f"{_number(high, places)}{more})"
     )
 
 
-def _signed(value: float, digits: int = 3) -> str:
-    text = f"{value:+.{digits}f}"
+def _digits(*values: float) -> int:
+    """Decimals that tell a small advantage from 0: three, and more where all values are small."""
+    largest = max(map(abs, values))
+    return 3 if largest >= 0.01 or largest == 0 else 4 if largest >= 0.001 else 5
+
+
+def _signed(value: float, digits: int | None = None) -> str:
+    text = f"{value:+.{_digits(value) if digits is None else digits}f}"
     return text[1:] if float(text) == 0 else text
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    assert value is not None
+def _number(value: float, digits: int) -> str:
     text = f"{value:.{digits}f}"
     return text.lstrip("-") if float(text) == 0 else text
 

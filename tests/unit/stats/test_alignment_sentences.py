@@ -40,6 +40,7 @@ def test_the_order_in_which_contexts_are_named_changes_no_verdict() -> None:
     found = best_context(aligned(6.0, ("none", "answer")), WORDS, 0.95)
     assert (found.status, found.best) == ("one_best", "answer")
     assert "told the answer +" in found.sentence
+    assert "The difference of advantage is taken at the same nodes" in found.sentence
 
 
 def test_the_best_of_three_may_be_told_from_one_alone() -> None:
@@ -111,6 +112,16 @@ def test_along_the_trace_by_the_interval_alone(slope: Estimate, words: str) -> N
     sentence = along_the_trace(dataclasses.replace(found, series=series), "answer", WORDS, 0.95)
     assert sentence is not None and words in sentence
     assert along_the_trace(found, "none", WORDS, 0.95) is None
+
+
+def test_small_advantages_have_the_digits_that_tell_them_from_0() -> None:
+    pair = ("incorrect spines", "correct ones", "Advantage", 0.95)
+    small = between(Estimate(0.0004, 0.0001, 0.0007), *pair)
+    assert "+0.00040 (95% interval 0.00010 to 0.00070), higher on incorrect spines." in small
+    assert "+0.0004 (95% interval -0.0010 to 0.0030)" in between(
+        Estimate(0.0004, -0.001, 0.003), *pair
+    )
+    assert "+0.200 (95% interval 0.000 to 0.300)" in between(Estimate(0.2, -1e-9, 0.3), *pair)
 
 
 def test_cosines_say_at_how_many_nodes_they_are_defined_and_how_noisy_they_are() -> None:
