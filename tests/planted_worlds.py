@@ -19,8 +19,10 @@ STUDENT = (0.90, 0.015, 0.012, 0.013, 0.06)
 TEACHER = (0.08, 0.42, 0.27, 0.19, 0.04)
 
 WORLDS = ("horizon", "early_harm", "late_harm", "flat")
+"""The worlds of the main diagnosis; `steady_loss` is one of prefixes alone."""
 SETTINGS: dict[str, dict[str, float]] = {
     "horizon": {},
+    "steady_loss": {},
     "early_harm": {},
     # Other sampling than the paper's, which moves every nucleus.
     "late_harm": {"temperature": 0.8, "top_p": 0.97},
@@ -32,9 +34,14 @@ SETTINGS: dict[str, dict[str, float]] = {
 
 def chain_of(world: str) -> Chain:
     """The chain of a world, by name."""
-    return {"horizon": horizon, "early_harm": early_harm, "late_harm": late_harm, "flat": flat}[
-        world
-    ]()
+    chains = {
+        "horizon": horizon,
+        "steady_loss": steady_loss,
+        "early_harm": early_harm,
+        "late_harm": late_harm,
+        "flat": flat,
+    }
+    return chains[world]()
 
 
 LEANING = {"solution": (0.5, -0.5, -0.5, -0.5, 2.5), "none": (3.0, 0.0, 0.0, 0.0, 0.0)}
@@ -49,6 +56,18 @@ def horizon() -> Chain:
     error = np.full((DEPTHS, len(FLAVOURS)), 0.083)
     student = Policy(choice, error, recovery=0.0, right=0.99)
     return build_chain(student, student, first_depths=range(8), hard=(3, 9))
+
+
+def steady_loss() -> Chain:
+    """The horizon with a teacher that errs more often than the student, everywhere alike: its loss
+    ends with the trace, and says nothing of early or late tokens.
+    """
+    choice = varied((0.36, 0.27, 0.19, 0.12, 0.06), spread=0.25, seed=1)
+    student, teacher = (
+        Policy(choice, np.full((DEPTHS, len(FLAVOURS)), error), recovery=0.0, right=1.0)
+        for error in (0.012, 0.02)
+    )
+    return build_chain(student, teacher, first_depths=range(8))
 
 
 def early_harm() -> Chain:

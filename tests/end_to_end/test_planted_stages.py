@@ -139,12 +139,20 @@ def test_early_harm_supports_discounting_early_tokens(planted: Planted) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("world", "verdict"), [("late_harm", "late"), ("horizon", "neither")])
+@pytest.mark.parametrize(
+    ("world", "verdict"),
+    [("late_harm", "late"), ("horizon", "neither"), ("steady_loss", "neither")],
+)
 def test_other_worlds_support_what_was_planted(world: str, verdict: str, tmp_path: Path) -> None:
     planted = diagnose(world, tmp_path, copies=6, phases=(*PHASES, "P0", "P1", "P2", "P3"))
     document = read_json(planted, "position_bias.json")
     assert document["verdict"] == ("discount_late" if verdict == "late" else verdict)
-    assert document["basis"][0]["vote"] == verdict
+    votes = {strand["name"]: strand["vote"] for strand in document["basis"]}
+    assert votes["gain"] == verdict
+    # With a steady loss of 1% a step hardly a forced branch fails: no schedule can be fitted.
+    assert votes["schedule"] == ("unknown" if world == "steady_loss" else verdict)
+    if world == "steady_loss":
+        assert document["gain"]["all"]["mean"]["high"] < 0 < document["gain"]["all"]["slope"]["low"]
     if world == "horizon":
         assert document["schedule"]["status"] == "horizon_only"
 

@@ -29,7 +29,7 @@ from branchdiag.phases.prefixes import STUDENT, TEACHER, WRITERS, cut_of
 
 if TYPE_CHECKING:
     from branchdiag.protocol import Protocol
-    from branchdiag.stats.estimate import BoolArray, FloatArray, Resampling
+    from branchdiag.stats.estimate import BoolArray, Estimate, FloatArray, Resampling
     from branchdiag.stats.horizon import Slope
     from branchdiag.stats.position_bias import GainChange
     from branchdiag.stats.schedule_fit import FittedSchedule
@@ -216,6 +216,17 @@ def gain_changes(shares: PrefixShares, resampling: Resampling) -> dict[str, Gain
     return changes
 
 
+def first_accuracy(shares: PrefixShares, resampling: Resampling) -> Estimate:
+    """Share of correct continuations of the first prefix, of the writer that has fewer."""
+    import numpy as np
+
+    from branchdiag.stats.position_bias import expanded_mean
+
+    firsts = [shares.share_PF[writer][:, 0] for writer in WRITERS]
+    worse = min(firsts, key=lambda share_P: float(np.nanmean(share_P)) if share_P.size else 0.0)
+    return expanded_mean(worse, np.arange(worse.size), **resampling)
+
+
 def discrepancy_slopes(tokens: Tokens, resampling: Resampling) -> dict[str, Slope]:
     """Change of |ln(q / p)| along the trace, in each group."""
     from branchdiag.stats.position_bias import step_slope
@@ -276,6 +287,7 @@ def analyse(
         schedule_reason=schedule.reason,
         schedule_spines=INCORRECT if protocol.candidates.spines == INCORRECT else CORRECT,
         gain=changes[ALL],
+        first_accuracy=first_accuracy(shares, resampling),
         discrepancy=slopes[ALL],
         n_incorrect=int((~shares.correct_P).sum()),
         by_spine={kind: slopes[kind].estimate for kind in (CORRECT, INCORRECT)},

@@ -7,13 +7,16 @@ data. Three strands, each of which says early, late, neither or unknown:
     schedule     the schedule fitted to the run: rising says early, falling says late; flat and
                  horizon_only say neither; any other status says nothing. It stands on correct
                  spines alone unless the run was told otherwise, so it cannot see late drift
-    gain         what the teacher's continuation gains over the student's, over all spines. Late
-                 where the gain for each share of the trace still to be written falls: late prefixes
-                 can be mended less than the shorter way left explains. Early where the gain itself
-                 rises though less and less is left to write. Neither where both or none is seen.
-                 That the gain per remaining share rises says nothing: a teacher that copies an
-                 answer at the end makes it rise, and so does a student that nearly always fails
-                 early. Fewer than 10 problems, or an interval missing: nothing
+    gain         what the teacher's continuation gains over the student's, over all spines. A gain
+                 ends with the trace, and so does a loss, since nothing is left to write: with the
+                 same chance of a mistake at each step a gain falls while, for each share of the
+                 trace still to be written, it rises, and a loss does the reverse. So late only
+                 where both changes fall (late prefixes can be mended less than the shorter way left
+                 explains), early only where both rise, else neither. One case escapes that: where
+                 hardly any continuation of the first prefix reaches the answer, a gain has no room
+                 there and first grows, whatever the teacher. Unless both writers are shown to reach
+                 it in more than one in twenty, the gain says nothing; nor with fewer than 10
+                 problems, or an interval missing
     discrepancy  |ln(q / p)| along the trace. IW-OPD's premise is that it grows. It is no measure of
                  reliability, so it decides nothing: it says late where it grows, neither where no
                  growth is seen, and stands beside a verdict as agreeing or not
@@ -48,6 +51,10 @@ VERDICTS: tuple[Verdict, ...] = (
 
 MIN_PROBLEMS = 10
 """Fewer problems say nothing about the gain, as they make no finding."""
+MIN_ACCURACY = 0.05
+"""Below it a gain has no room. Under constant chances of a mistake both changes of the gain had one
+sign (beyond 0.03) only where the worse writer began below 0.065: student's chance of none 0.1 to 8
+in the exponent, teacher's a fifth to five times that, problems alike or unlike in length."""
 SAYS_NEITHER = ("flat", "horizon_only")
 
 
@@ -73,12 +80,14 @@ class Prescription:
 
 def prescribe(evidence: Evidence) -> Prescription:
     """The verdict by the rule in this module's docstring, and its sentences."""
-    schedule, gain = schedule_vote(evidence), gain_vote(evidence.gain)
+    schedule, gain = schedule_vote(evidence), gain_vote(evidence.gain, evidence.first_accuracy)
     discrepancy = discrepancy_vote(evidence.discrepancy.estimate)
     verdict = _verdict(schedule, gain)
     basis = (
         Basis("schedule", schedule, sentences.schedule(evidence, schedule)),
-        Basis("gain", gain, sentences.gain(evidence, gain)),
+        Basis(
+            "gain", gain, sentences.gain(evidence, gain, has_room=has_room(evidence.first_accuracy))
+        ),
         Basis("discrepancy", discrepancy, sentences.discrepancy(evidence, discrepancy)),
     )
     return Prescription(
@@ -100,15 +109,28 @@ def schedule_vote(evidence: Evidence) -> Vote:
     return "early" if evidence.schedule_direction == "increasing" else "late"
 
 
-def gain_vote(gain: GainChange) -> Vote:
-    """What the two changes of the gain say, by their intervals."""
+def gain_vote(gain: GainChange, first_accuracy: Estimate) -> Vote:
+    """What the two changes of the gain say, by their intervals.
+
+    Args:
+        first_accuracy: share of correct continuations of the first prefix, of the worse writer.
+    """
     known = gain.slope.has_interval and gain.per_remaining.has_interval
-    if gain.n_problems < MIN_PROBLEMS or not known:
+    if gain.n_problems < MIN_PROBLEMS or not known or not has_room(first_accuracy):
         return "unknown"
-    late, early = gain.per_remaining.is_below(0.0), gain.slope.is_above(0.0)
-    if late == early:
-        return "neither"
-    return "late" if late else "early"
+    if gain.slope.is_below(0.0) and gain.per_remaining.is_below(0.0):
+        return "late"
+    if gain.slope.is_above(0.0) and gain.per_remaining.is_above(0.0):
+        return "early"
+    return "neither"
+
+
+def has_room(first_accuracy: Estimate) -> bool:
+    """Whether enough continuations of the first prefix are shown to reach the answer.
+
+    All of them leave no spread to resample, and room all the same.
+    """
+    return first_accuracy.is_above(MIN_ACCURACY) or first_accuracy.value == 1.0
 
 
 def discrepancy_vote(slope: Estimate) -> Vote:

@@ -38,7 +38,8 @@ class Evidence:
 
     schedule_status, schedule_direction, schedule_reason: of the schedule fitted to the run.
     schedule_spines: which spines it was fitted on (correct or incorrect). gain: over all spines
-    with samples. discrepancy: slope of |ln(q / p)| on relative position. n_incorrect: spines of the
+    with samples. first_accuracy: share of correct continuations of the first prefix, of the worse
+    writer. discrepancy: slope of |ln(q / p)| on relative position. n_incorrect: spines of the
     gain that are incorrect. by_spine: the discrepancy's slope on correct and on incorrect spines.
     context: what the teacher sees. gamma: of IW-OPD's weight. level: of
     every interval.
@@ -49,6 +50,7 @@ class Evidence:
     schedule_reason: str | None
     schedule_spines: str
     gain: GainChange
+    first_accuracy: Estimate
     discrepancy: Slope
     n_incorrect: int
     by_spine: Mapping[str, Estimate]
@@ -123,8 +125,11 @@ def schedule(evidence: Evidence, vote: Vote) -> str:
     )
 
 
-def gain(evidence: Evidence, vote: Vote) -> str:
-    """The teacher's gain over the student's own continuation, and how it changes."""
+def gain(evidence: Evidence, vote: Vote, *, has_room: bool) -> str:
+    """The teacher's gain over the student's own continuation, and how it changes.
+
+    has_room: whether enough continuations reach the answer for the change to be read.
+    """
     found = evidence.gain
     if found.mean.value is None:
         return f"What the teacher's continuation gains is not known ({found.mean.reason})."
@@ -144,26 +149,46 @@ def gain(evidence: Evidence, vote: Vote) -> str:
         f"share of the trace still to be written by {_signed(found.per_remaining.value)} "
         f"({_interval(found.per_remaining, evidence, 0.0)})"
     )
-    return f"{changes}, {_reading(evidence, vote)}."
+    return f"{changes}, {_reading(evidence, vote, has_room)}."
 
 
-def _reading(evidence: Evidence, vote: Vote) -> str:
+def _reading(evidence: Evidence, vote: Vote, has_room: bool) -> str:
     """What the two changes of the gain come to."""
     found = evidence.gain
+    slope, per_remaining, first = found.slope, found.per_remaining, evidence.first_accuracy
     if vote == "unknown":
-        return "which is too little to be read"
+        if has_room:
+            return "which is too little to be read"
+        return (
+            f"which is not read: {_first(first, evidence)}, and where hardly any arrives, a gain "
+            "has no room and grows by itself"
+        )
     if vote == "late":
         return "so late prefixes gain less than the shorter way left to write explains"
     if vote == "early":
-        return "so late prefixes gain more though less is left to write"
-    if found.slope.is_above(0.0) and found.per_remaining.is_below(0.0):
-        return "which say opposite things: the gain rises, but less of it is had for what is left"
-    if found.slope.is_below(0.0):
+        return "so early prefixes gain less than the longer way left to write explains"
+    if slope.is_above(0.0) and per_remaining.is_below(0.0):
+        return (
+            "so it rises with the prefix while less of it is had for what is left, as a loss that "
+            "ends with the trace does"
+        )
+    if slope.is_above(0.0):
+        return "so it rises with the prefix, but no more than a loss does that ends with the trace"
+    if slope.is_below(0.0):
         return (
             "so the gain falls with the prefix, but no more than the shorter way left to write "
             "explains"
         )
+    if per_remaining.is_below(0.0):
+        return "so less is gained for what is left, but no fall of the gain itself is seen"
     return "so no fall beyond the shorter way left to write is seen"
+
+
+def _first(first: Estimate, evidence: Evidence) -> str:
+    """How few continuations of the first prefix reach the answer."""
+    share = "none" if not first.value else _number(first.value)
+    interval = f" ({_interval(first, evidence, 0.0)})" if first.has_interval else ""
+    return f"of the first prefix's continuations {share}{interval} reach the answer for one writer"
 
 
 def discrepancy(evidence: Evidence, vote: Vote) -> str:
