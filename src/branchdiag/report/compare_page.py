@@ -96,9 +96,16 @@ def _parts(document: Comparison) -> list[dict[str, Any]]:
             if content is None:
                 continue
             described = section.describe(content)
-            drawn = [
-                Markup(inline_svg(figure, f"run{index}-{name}", described.get(name, name)))
-                for name, figure in section.draw(content).items()
+            figures = section.draw(content)
+            drawn = [  # two columns: a figure's form for small screens, where it has one
+                Markup(
+                    inline_svg(
+                        figures.get(name + NARROW, figure),
+                        f"run{index}-{name}",
+                        described.get(name, name),
+                    )
+                )
+                for name, figure in figures.items()
                 if not name.endswith(NARROW)
             ]
             columns.append({"label": run["label"], "drawings": drawn, "lines": headlines(content)})
