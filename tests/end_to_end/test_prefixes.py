@@ -211,6 +211,10 @@ def test_again_there_is_nothing_to_do_and_run_all_has_nothing_to_do_either(copie
         assert ended.status == 0, ended.err
         assert "nothing to do" in ended.err
     assert contents(copied, (*MAIN, *OWN)) == before
+    plan = branchdiag("prefixes", str(copied), "--dry-run", "--json", cwd=copied.parent)
+    assert {stage["letter"]: stage["owed"] for stage in plan.json["stages"]} == dict.fromkeys(
+        ("P0", "P1", "P2", "P3"), 0
+    )
     verified = branchdiag("verify", str(copied), cwd=copied.parent)
     assert verified.status == 0, verified.out + verified.err
 

@@ -59,6 +59,8 @@ def plan_stages(path: Path, command: str, *, settings: Sequence[str] = ()) -> di
         known = all(recorded.get(name, {}).get("status") == "complete" for name in phase.reads)
         units = phase.units(context) if known else None
         done = done_units(run, phase) if phase.unit and letter in recorded else set()
+        if not phase.unit and recorded.get(letter, {}).get("status") == "complete":
+            done = {()}
         stages.append(
             {
                 "letter": letter,
