@@ -59,7 +59,11 @@ def require_templates(protocol: Protocol, letters: Iterable[str]) -> None:
     """
     if "N1" in letters:
         for context in protocol.align.contexts:
-            _template_text(protocol, context)
+            try:
+                _template_text(protocol, context)
+            except UsageError as error:
+                where = f"align.contexts: {context}"
+                raise UsageError(error.what, where=where, fix=error.fix) from None
 
 
 def _template_text(protocol: Protocol, context: str) -> str:
