@@ -57,9 +57,7 @@ NODES = TableSchema(
         _R,
         Column("support_ids", TOKENS, "Tokens of the support: children, student's own, spine's."),
         Column("support_texts", STRINGS, "Each decoded."),
-        Column(
-            "sources", STRINGS, "Why each is there: child, student or spine; the first."
-        ),
+        Column("sources", STRINGS, "Why each is there: child, student or spine; the first."),
         Column("student", REALS, "Student's probability of each (whole softmax)."),
         Column("student_excluded", REAL, "Its probability of all other tokens."),
         Column("student_entropy", REAL, "Its entropy over the whole vocabulary, nats."),
