@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from branchdiag.errors import SettingsConflict, UsageError
@@ -21,9 +22,22 @@ from branchdiag.settings_section import Section
 from branchdiag.store.fingerprint import differences, fingerprint
 from branchdiag.store.schemas import TABLES
 
+OF_THE_CODE = ("version", "schemas")
+"""Parts of a phase's content that this version of the program decides, not the user."""
 
-def contents(protocol: Protocol, inputs: Inputs, seed: int) -> dict[str, dict[str, Any]]:
-    """The content that decides each phase's results, by letter."""
+
+def contents(
+    protocol: Protocol,
+    inputs: Inputs,
+    seed: int,
+    kept: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> dict[str, dict[str, Any]]:
+    """The content that decides each phase's results, by letter.
+
+    Args:
+        kept: recorded contents of phases that are not asked for, by letter. Their settings stay
+            as they were made with; code, schemas and what they read are still compared.
+    """
     identities = {
         "student": inputs.student.content_id,
         "teacher": inputs.teacher.content_id,
@@ -40,11 +54,13 @@ def contents(protocol: Protocol, inputs: Inputs, seed: int) -> dict[str, dict[st
             **settings_of(protocol, phase),
             **{name: identities[name] for name in phase.inputs},
         }
-        if phase.letter == "B":
+        if phase.letter in kept:
+            content = {**kept[phase.letter], **{name: content[name] for name in OF_THE_CODE}}
+        elif phase.letter == "B":
             # The text that counts, whichever setting or file it comes from.
             template = teacher_template(protocol.teacher, protocol.spine.prompt)
             content["teacher_template"] = template.text
-        if phase.letter == "N1":
+        elif phase.letter == "N1":
             content["teacher_templates"] = _template_texts(protocol)
         content["reads"] = {letter: fingerprint(result[letter]) for letter in phase.reads}
         result[phase.letter] = content
@@ -107,6 +123,22 @@ def dependents(letter: str) -> tuple[str, ...]:
     return tuple(name for name in PHASES if name in reached)
 
 
+def of_other_commands(
+    stored: Mapping[str, Mapping[str, Any]], letters: Iterable[str]
+) -> dict[str, Mapping[str, Any]]:
+    """Recorded contents of the stages of other commands than the one that runs these letters.
+
+    Args:
+        stored: the manifest's record of each phase.
+    """
+    asked = set(letters)
+    return {
+        letter: stored[letter]["content"]
+        for letter, phase in PHASES.items()
+        if phase.command is not None and letter not in asked and "content" in stored.get(letter, {})
+    }
+
+
 def outdated(
     stored: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Mapping[str, Any]]
 ) -> tuple[str, ...]:
@@ -114,7 +146,7 @@ def outdated(
 
     Such a phase holds nothing that was dear to make: it is made anew and is no conflict.
     """
-    own = ("version", "schemas", "reads")
+    own = (*OF_THE_CODE, "reads")
     letters = []
     for letter, phase in PHASES.items():
         old = stored.get(letter, {}).get("content")

@@ -25,6 +25,7 @@ from branchdiag.pipeline.fingerprints import (
     check,
     contents,
     dependents,
+    of_other_commands,
     outdated,
     require_templates,
 )
@@ -72,13 +73,14 @@ def execute(request: RunRequest, inputs: Inputs | None = None) -> RunOutcome:
     existing = open_existing(request.out)
     inputs = inputs or resolve_inputs(request, existing)
     checked = checked_phases(request)
-    wanted = contents(request.protocol, inputs, request.seed)
+    recorded = existing.manifest.get("phases", {}) if existing else {}
+    kept = of_other_commands(recorded, request.phases)
+    wanted = contents(request.protocol, inputs, request.seed, kept)
     require_templates(request.protocol, request.phases)
     if existing and request.restart_from is None:
-        phases = existing.manifest.get("phases", {})
-        check(phases, wanted, checked, request.out)
-        owed = {*outdated(phases, wanted), *_lacking_columns(existing)}
-        if _complete(phases, request.phases) and not owed & set(request.phases):
+        check(recorded, wanted, checked, request.out)
+        owed = {*outdated(recorded, wanted), *_lacking_columns(existing)}
+        if _complete(recorded, request.phases) and not owed & set(request.phases):
             return RunOutcome(request.out, nothing_to_do=True, failed_units=0)
     guard = Guard()
     with guard.installed():

@@ -13,7 +13,7 @@ from typing import Any
 from branchdiag.models import ResolvedModel
 from branchdiag.phases import PHASES, f_label, g_report
 from branchdiag.phases.base import Context, Done, Failed, Outcome
-from branchdiag.pipeline.fingerprints import contents
+from branchdiag.pipeline.fingerprints import contents, of_other_commands
 from branchdiag.pipeline.inputs import Inputs, stored_problems
 from branchdiag.protocol import validate
 from branchdiag.store.fingerprint import fingerprint
@@ -126,9 +126,12 @@ def _fingerprints(run: RunDirectory) -> list[dict[str, str]]:
         data_id=run.manifest["inputs"]["data_id"],
         source={},
     )
-    wanted = contents(context.protocol, inputs, context.seed)
+    phases = run.manifest.get("phases", {})
+    # The report's settings, and a template file of N1's, may be others since a side stage was run.
+    kept = of_other_commands(phases, ())
+    wanted = contents(context.protocol, inputs, context.seed, kept)
     return [
         {"table": f"phase {letter}", "message": "the fingerprint is not that of the settings"}
-        for letter, record in run.manifest.get("phases", {}).items()
+        for letter, record in phases.items()
         if letter in PHASES and record["fingerprint"] != fingerprint(wanted[letter])
     ]

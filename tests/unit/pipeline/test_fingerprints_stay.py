@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 
-from branchdiag.phases import PHASES, with_side_stages
-from branchdiag.pipeline.fingerprints import contents, dependents, outdated
+from branchdiag.phases import PHASES, stages_of, with_side_stages
+from branchdiag.pipeline.fingerprints import contents, dependents, of_other_commands, outdated
 from branchdiag.protocol import Protocol
 from branchdiag.store.fingerprint import fingerprint
 
@@ -16,6 +16,7 @@ INPUTS = SimpleNamespace(
     data_id="d",
     engine_name="transformers",
 )
+PLAIN = Protocol.model_validate({"name": "paper"})
 OF_THE_FIRST_RUNS = {
     "A": "fp1:d57a9a02297bbcf0c53e5934f70ab00dfff53aa47d0922fd6450ec8dbeaff2c6",
     "B": "fp1:daa909f7a3fe544656bbec8ab25c74d8ed6720654ed6c041b6c2dd293872571d",
@@ -61,3 +62,19 @@ def test_a_report_of_other_code_is_made_anew_and_one_of_other_settings_is_a_conf
     assert outdated(stored, wanted) == ()
     stored["E"]["content"]["version"] = 0
     assert outdated(stored, wanted) == ()
+
+
+def test_a_side_stage_keeps_its_settings_when_another_command_runs() -> None:
+    then = made(prefixes={"rollouts": 3}, align={"contexts": ["none", "/gone.txt"]})
+    stored = {letter: {"content": content} for letter, content in then.items()}
+    plain = made()  # run-all again, without what was set for the side stages alone
+    assert {"P3", "N4"} <= set(outdated(stored, plain))
+    again = contents(PLAIN, INPUTS, 0, of_other_commands(stored, "ABCDEFSG"))
+    assert again == then
+    assert of_other_commands(stored, stages_of("align")).keys() == {*stages_of("prefixes")}
+    stored["P3"]["content"] = {**then["P3"], "version": 0}  # of older code
+    older = contents(PLAIN, INPUTS, 0, of_other_commands(stored, "ABCDEFSG"))
+    assert outdated(stored, older) == ("P3",)
+    changed = Protocol.model_validate({"name": "paper", "continuation": {"rollouts": 3}})
+    upstream = contents(changed, INPUTS, 0, of_other_commands(stored, "ABCDEFSG"))
+    assert "N4" in outdated(stored, upstream)
