@@ -39,7 +39,9 @@ from branchdiag.stats.estimate import (
     IntArray,
     Resampling,
     missing,
+    with_enough,
 )
+from branchdiag.stats.finding import MIN_PROBLEMS
 from branchdiag.stats.leaderboard import Compared
 from branchdiag.stats.reliability import equal_count_bins
 from branchdiag.stats.weighted import CELLS
@@ -79,8 +81,8 @@ class Alignment:
     """Everything of one group of nodes.
 
     series: (figure, context, "") -> its means. differences: (figure, context, other) -> the mean of
-    the paired difference, simultaneous over the pairs of the figure. replicates: of the means that
-    groups are compared by.
+    the paired difference, simultaneous over the pairs of the figure; a pair whose nodes lie in
+    fewer than 10 problems has no interval. replicates: of the means that groups are compared by.
     """
 
     series: dict[Key, Series]
@@ -126,7 +128,14 @@ def evaluate(nodes: Nodes, *, bins: int, **resampling: Unpack[Resampling]) -> Al
     for figure in COMPARED:
         family = [key for key in keys if key[2] and key[0] == figure]
         differences |= simultaneous(
-            {key: (rows[key][0].estimate, moved[key]) for key in family}, resampling["level"]
+            {
+                key: (
+                    with_enough(rows[key][0].estimate, rows[key][0].n_problems, MIN_PROBLEMS),
+                    moved[key],
+                )
+                for key in family
+            },
+            resampling["level"],
         )
     return Alignment(
         series=series,
@@ -279,14 +288,17 @@ def between_groups(
 ) -> Estimate:
     """A mean of one group less the same of another, whose problems are others.
 
-    Resamples of the two are drawn apart: give each group a seed of its own.
+    Resamples of the two are drawn apart: give each group a seed of its own. No interval where
+    either has fewer than 10 problems.
     """
     own, other = first.series[key].whole, second.series[key].whole
     if own.estimate.value is None or other.estimate.value is None:
         return missing(str(own.estimate.reason or other.estimate.reason))
-    return interval(
+    fewer = min(own.n_problems, other.n_problems)
+    difference = interval(
         own.estimate.value - other.estimate.value,
         first.replicates[key] - second.replicates[key],
-        min(own.n_problems, other.n_problems),
+        fewer,
         **resampling,
     )
+    return with_enough(difference, fewer, MIN_PROBLEMS)

@@ -3,7 +3,8 @@
 Reads estimates and counts and nothing else. Which context aligns best is decided by the advantage,
 since it is unbiased in V and defined at every node; by paired differences at the same nodes, whose
 intervals hold for all pairs of contexts together. A difference counts when its simultaneous
-interval leaves out 0. The statuses:
+interval leaves out 0. Nothing is said of a sign by fewer than 10 problems, of a context, a pair or
+a group. The statuses:
 
     too_few          fewer than 10 problems with measured nodes, or no difference has an interval
     one_context      nothing to compare
@@ -154,7 +155,9 @@ def against_student(alignment: Alignment, context: str, words: Words, level: flo
     shown = f"advantage {_shown(estimate, level, beside=stand)}"
     if estimate.value == 0 and not estimate.has_interval:
         return f"{opening}, the teacher chooses as the student does: advantage 0 ({stand})."
-    if estimate.is_above(0.0):
+    if cell.n_problems < MIN_PROBLEMS:
+        verdict = "too few problems to tell the teacher's choice from the student's"
+    elif estimate.is_above(0.0):
         verdict = "the teacher's choice is better than the student's"
     elif estimate.is_below(0.0):
         verdict = "the teacher's choice is worse than the student's"
@@ -174,7 +177,10 @@ def along_the_trace(alignment: Alignment, context: str, words: Words, level: flo
             f"Whether the advantage of the teacher {words[context]} changes along a trace is not "
             f"known ({slope.reason})."
         )
-    if slope.is_above(0.0):
+    if series.whole.n_problems < MIN_PROBLEMS:
+        problems = _counted(series.whole.n_problems, "problem")
+        verdict = f"cannot be said to rise or fall ({problems}, where {MIN_PROBLEMS} are needed)"
+    elif slope.is_above(0.0):
         verdict = "rises"
     elif slope.is_below(0.0):
         verdict = "falls"

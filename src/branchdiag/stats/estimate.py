@@ -84,6 +84,17 @@ def missing(reason: str) -> Estimate:
     return Estimate(None, None, None, reason)
 
 
+def with_enough(estimate: Estimate, n_problems: int, least: int) -> Estimate:
+    """The estimate, without its interval where fewer than `least` problems carry it.
+
+    Percentile intervals from few problems are too narrow to decide anything (`bootstrap`).
+    """
+    if n_problems >= least or not estimate.has_interval:
+        return estimate
+    counted = "1 problem" if n_problems == 1 else f"{n_problems} problems"
+    return Estimate(estimate.value, None, None, f"{counted}, where {least} are needed")
+
+
 def percentile_estimate(
     value: float, replicates: FloatArray, *, level: float, max_dropped_share: float
 ) -> Estimate:

@@ -4,7 +4,8 @@ The finding compares early tokens with late ones and is silent about both being 
 over all candidates answer that: d, forced less free viability, in which each of the teacher's
 likeliest tokens counts the same; and the teacher's advantage, in which each counts by how much more
 the teacher likes it than the student does (arXiv 2605.10889's advantage, on the forced tokens).
-Each has its interval from drawing whole problems. Reads arrays over candidates; knows no tables.
+Each has its interval from drawing whole problems, 10 of them at least, as the finding asks. Reads
+arrays over candidates; knows no tables.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Unpack
 
+import numpy as np
 import numpy.typing as npt
 
 from branchdiag.stats.bootstrap import cluster_mean_interval
-from branchdiag.stats.estimate import Estimate, Resampling
+from branchdiag.stats.estimate import Estimate, Resampling, with_enough
+from branchdiag.stats.finding import MIN_PROBLEMS
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,14 @@ def overall(
         advantage: (C,) of `horizon.teacher_advantage`; NaN where undefined.
         clusters: (C,) the problem of each.
     """
-    return Overall(
-        cluster_mean_interval(d, clusters, **resampling),
-        cluster_mean_interval(advantage, clusters, **resampling),
-    )
+    return Overall(_mean(d, clusters, resampling), _mean(advantage, clusters, resampling))
+
+
+def _mean(values: npt.ArrayLike, clusters: npt.ArrayLike, resampling: Resampling) -> Estimate:
+    present = np.isfinite(np.asarray(values, dtype=np.float64))
+    n_problems = int(np.unique(np.asarray(clusters)[present]).size)
+    estimate = cluster_mean_interval(values, clusters, **resampling)
+    return with_enough(estimate, n_problems, MIN_PROBLEMS)
 
 
 def sentence(means: Overall, level: float) -> str:

@@ -3,9 +3,10 @@
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 
-from branchdiag.stats.alignment_estimates import Alignment, evaluate
+from branchdiag.stats.alignment_estimates import Alignment, between_groups, evaluate
 from branchdiag.stats.alignment_sentences import (
     against_student,
     along_the_trace,
@@ -142,3 +143,31 @@ def test_groups_are_said_to_differ_by_the_interval_alone() -> None:
     assert between(Estimate(-0.1, -0.2, -0.05), *pair).endswith("lower on incorrect spines.")
     assert between(Estimate(0.1, -0.05, 0.2), *pair).endswith("not told apart.")
     assert between(missing("no node"), *pair).endswith("not known (no node).")
+
+
+def test_few_problems_say_nothing_of_a_sign_however_clear_their_interval() -> None:
+    few = aligned(6.0, ("answer", "none"), n_problems=9)
+    assert few.series["advantage", "answer", ""].whole.estimate.is_above(0.0)
+    said = against_student(few, "answer", WORDS, 0.95)
+    assert "too few problems" in said and "better" not in said
+    key = ("advantage", "answer", "")
+    series = {key: dataclasses.replace(few.series[key], slope=Estimate(0.2, 0.1, 0.3))}
+    said = along_the_trace(dataclasses.replace(few, series=series), "answer", WORDS, 0.95)
+    assert said is not None and "cannot be said to rise or fall (9 problems, where" in said
+    many = aligned(0.0, ("answer", "none"))
+    apart = between_groups(few, many, key, **FEW)
+    assert apart.value is not None and "9 problems, where 10 are needed" in str(apart.reason)
+
+
+def test_a_context_that_few_problems_have_is_told_from_no_other() -> None:
+    nodes, _, _ = planted(
+        4, gain=6.0, contexts=("answer", "solution", "none"), n_problems=40, rollouts=20
+    )
+    own = np.isin(nodes.problem_id, np.unique(nodes.problem_id)[:6])
+    kept = np.where(own[:, np.newaxis], nodes.teacher["answer"], np.nan)
+    found = evaluate(
+        dataclasses.replace(nodes, teacher={**nodes.teacher, "answer": kept}), bins=3, **FEW
+    )
+    pair = found.differences["advantage", "answer", "none"]
+    assert pair.low is None and "6 problems, where 10 are needed" in str(pair.estimate.reason)
+    assert best_context(found, WORDS, 0.95).best is None

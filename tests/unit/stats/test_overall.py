@@ -29,6 +29,16 @@ def test_problems_are_drawn_whole() -> None:
     assert clustered.ci_high - clustered.ci_low > 1.8 * (alone.ci_high - alone.ci_low)
 
 
+def test_nine_problems_say_nothing_of_a_sign() -> None:
+    values = np.random.default_rng(2).normal(-0.5, 0.05, 100)
+    nine, ten = (np.where(n > PROBLEMS, values, np.nan) for n in (9, 10))
+    means = overall(nine, ten, PROBLEMS, **RESAMPLING)
+    assert means.difference.reason == "9 problems, where 10 are needed"
+    assert means.advantage.is_below(0)
+    text = sentence(means, 0.95)
+    assert "not told apart from going on freely" in text and "loses" in text
+
+
 LESS, MORE, NONE = (
     Estimate(-0.21, -0.23, -0.19),
     Estimate(0.21, 0.19, 0.23),
