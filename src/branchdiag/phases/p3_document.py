@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from branchdiag.protocol import Protocol
     from branchdiag.stats.estimate import Estimate
     from branchdiag.stats.position_bias import GainChange
     from branchdiag.stats.prescription import Prescription
@@ -33,6 +34,7 @@ def make_document(
     slopes: Mapping[str, Any],
     schedule: Mapping[str, Any],
     counts: Mapping[str, Any],
+    context: str,
     settings: Mapping[str, Any],
     models: Mapping[str, str],
 ) -> dict[str, Any]:
@@ -45,6 +47,7 @@ def make_document(
         slopes: group -> change of the discrepancy.
         schedule: of `schedule_entry`.
         counts: what everything stands on.
+        context: of the run's teacher.
     """
     return {
         "schema": FORMAT,
@@ -60,11 +63,21 @@ def make_document(
         "discrepancy": dict(slopes),
         "iw_opd": {"gamma": evidence.gamma},
         "schedule": {**schedule, "spines": evidence.schedule_spines},
-        "context": evidence.context,
+        "context": context,
         "level": evidence.level,
         "models": dict(models),
         "settings": dict(settings),
     }
+
+
+def told_to_teacher(protocol: Protocol) -> str | None:
+    """What the teacher's prompt gives away, whichever setting or file it comes from."""
+    from branchdiag.prompts import teacher_template
+
+    fields = teacher_template(protocol.teacher, protocol.spine.prompt).fields
+    if "answer" in fields:
+        return "the answer"
+    return "a solution" if "solution" in fields else None
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[dict[str, Any]]]]:

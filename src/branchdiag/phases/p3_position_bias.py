@@ -24,6 +24,7 @@ from branchdiag.phases.p3_document import (
     estimate_entry,
     make_document,
     schedule_entry,
+    told_to_teacher,
 )
 from branchdiag.phases.prefixes import STUDENT, TEACHER, WRITERS, cut_of
 
@@ -133,15 +134,17 @@ def scored_tokens(
     Args:
         correct: problem_id -> whether its spine is.
         positions: rows with problem_id, position, teacher_logprob and student_logprob.
-        log_ratios: rows with problem_id, position and log_ratio, of other spines.
+        log_ratios: rows with problem_id, position and log_ratio. A spine that Phase B scored only
+            once it was resumed is in both: it counts once.
     """
     import numpy as np
 
     from branchdiag.stats.position_bias import accumulate, relative_position
 
-    rows = [(row["problem_id"], row["position"], _difference(row)) for row in positions] + [
-        (row["problem_id"], row["position"], row["log_ratio"]) for row in log_ratios
-    ]
+    rows = [(row["problem_id"], row["position"], _difference(row)) for row in positions]
+    scored = {name for name, _, _ in rows}
+    others = (row for row in log_ratios if row["problem_id"] not in scored)
+    rows += [(row["problem_id"], row["position"], row["log_ratio"]) for row in others]
     rows.sort(key=lambda row: (row[0], row[1]))
     spine = np.array([name for name, _, _ in rows], dtype=object).astype(str)
     position = np.array([place for _, place, _ in rows], np.float64)
@@ -243,8 +246,8 @@ def fitted(context: Context) -> FittedSchedule:
     """What `fit-schedule` would fit to this run, with its own settings."""
     from branchdiag.stats.schedule_fit import fit_schedule
 
-    tables = read_tables(context.run)
-    return fit_schedule(labelled_candidates(tables, context.protocol.candidates))
+    settings = context.protocol.candidates
+    return fit_schedule(labelled_candidates(read_tables(context.run), settings))
 
 
 def units(context: Context) -> list[Unit]:
@@ -291,7 +294,7 @@ def analyse(
         discrepancy=slopes[ALL],
         n_incorrect=int((~shares.correct_P).sum()),
         by_spine={kind: slopes[kind].estimate for kind in (CORRECT, INCORRECT)},
-        context=protocol.teacher.context,
+        told=told_to_teacher(protocol),
         gamma=GAMMA,
         level=settings.level,
     )
@@ -306,6 +309,7 @@ def analyse(
         },
         schedule=schedule_entry(schedule),
         counts=counts,
+        context=protocol.teacher.context,
         settings=protocol.prefixes.model_dump(mode="json"),
         models=models,
     )

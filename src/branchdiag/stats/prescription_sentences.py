@@ -41,8 +41,8 @@ class Evidence:
     with samples. first_accuracy: share of correct continuations of the first prefix, of the worse
     writer. discrepancy: slope of |ln(q / p)| on relative position. n_incorrect: spines of the
     gain that are incorrect. by_spine: the discrepancy's slope on correct and on incorrect spines.
-    context: what the teacher sees. gamma: of IW-OPD's weight. level: of
-    every interval.
+    told: what the teacher's prompt gives away ("the answer", "a solution"), None where nothing.
+    gamma: of IW-OPD's weight. level: of every interval.
     """
 
     schedule_status: str
@@ -54,7 +54,7 @@ class Evidence:
     discrepancy: Slope
     n_incorrect: int
     by_spine: Mapping[str, Estimate]
-    context: str
+    told: str | None
     gamma: float
     level: float
 
@@ -233,13 +233,12 @@ def remarks(evidence: Evidence) -> tuple[str, ...]:
             "drifted: conditioning on it removes late drift by construction, so a schedule that "
             "is flat or rises there is no evidence against drift."
         )
-    if evidence.context in ("answer", "solution"):
-        told = "the answer" if evidence.context == "answer" else "a solution"
+    if evidence.told:
         made.append(
-            f"The teacher is told {told} and can copy it from any prefix (a leak): its gain is an "
-            "upper bound of what its tokens teach, and hides a fall along the trace. For the same "
-            "reason it disagrees with a wrong answer as such, so that the discrepancy grows at "
-            "the end of an incorrect spine without any drift."
+            f"The teacher is told {evidence.told} and can copy it from any prefix (a leak): its "
+            "gain is an upper bound of what its tokens teach, and hides a fall along the trace. "
+            "For the same reason it disagrees with a wrong answer as such, so that the "
+            "discrepancy grows at the end of an incorrect spine without any drift."
         )
     return tuple(made)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from branchdiag.answers.grade import Grade
 from branchdiag.errors import UsageError
 from branchdiag.phases.p1_prefixes import requests_of
 from branchdiag.phases.p2_grade import grade_row
+from branchdiag.phases.p3_document import told_to_teacher
 from branchdiag.phases.p3_position_bias import prefix_shares, scored_tokens
 from branchdiag.phases.prefixes import cut_of, cuts_of, fraction_text
 from branchdiag.protocol import Protocol, validate
@@ -158,6 +160,30 @@ def test_tokens_come_from_phase_b_and_from_the_other_spines_alike() -> None:
     assert made.correct.tolist() == [False, False, True, True, True]
     assert made.of_group("incorrect").tolist() == [True, True, False, False, False]
     assert made.of_group("all").all()
+
+
+def test_a_spine_that_phase_b_scored_later_counts_once() -> None:
+    positions = [
+        {"problem_id": "b", "position": t, "teacher_logprob": -1.5, "student_logprob": -1.0}
+        for t in range(3)
+    ]
+    ratios = [{"problem_id": "b", "position": t, "log_ratio": -0.5} for t in range(3)]
+    made = scored_tokens({"b": True}, positions, ratios)
+    assert made.spine.tolist() == ["b"] * 3 and made.n_spines_left_out == 0
+
+
+def test_a_template_file_that_shows_the_answer_leaks_it_as_the_answer_context_does(
+    tmp_path: Path,
+) -> None:
+    def told(context: str) -> str | None:
+        return told_to_teacher(validate({"teacher": {"context": context}}, where="test"))
+
+    leaky, hint = tmp_path / "leaky.txt", tmp_path / "hint.txt"
+    leaky.write_text("{problem} It is {answer}.")
+    hint.write_text("{problem} Take care.")
+    assert told("answer") == told(str(leaky)) == "the answer"
+    assert told("solution") == "a solution"
+    assert told("none") is None and told(str(hint)) is None
 
 
 def test_a_token_that_a_side_excludes_leaves_its_spine_without_sums() -> None:

@@ -41,7 +41,7 @@ def evidence(**changed: Any) -> Evidence:
         discrepancy=Slope(NONE, 900, 60),
         n_incorrect=20,
         by_spine={"correct": FALLS, "incorrect": RISES},
-        context="none",
+        told=None,
         gamma=0.5,
         level=0.95,
     )
@@ -284,16 +284,16 @@ def test_what_limits_the_verdict_is_said_where_it_applies() -> None:
     assert "falls from 1.5 to 1 on every trace whatever the data" in said
     assert "removes late drift by construction" in said
     assert "copy" not in said
-    told = " ".join(prescribe(evidence(context="answer")).remarks)
+    told = " ".join(prescribe(evidence(told="the answer")).remarks)
     assert "The teacher is told the answer and can copy it" in told
     assert "a leak" in told
-    assert "a solution" in " ".join(prescribe(evidence(context="solution")).remarks)
+    assert "a solution" in " ".join(prescribe(evidence(told="a solution")).remarks)
     wrong = " ".join(prescribe(evidence(schedule_spines="incorrect")).remarks)
     assert "by construction" not in wrong
 
 
 def test_the_paragraph_is_all_of_it_in_order() -> None:
-    made = prescribe(evidence(context="answer"))
+    made = prescribe(evidence(told="the answer"))
     assert made.paragraph == " ".join(
         [made.sentence, *(strand.sentence for strand in made.basis), *made.remarks]
     )
