@@ -253,7 +253,8 @@ def notes(
     made = [
         "The ideal gradient, the losses' gradients, cosine and advantage are those of arXiv "
         "2605.10889. The support (forced tokens, the student's own likeliest and the spine's), the "
-        "shares renormalised on it and the intervals are our reconstruction.",
+        "shares renormalised on it and the intervals are our reconstruction. Forced are the "
+        "likeliest tokens of the run's own context; another's may lie outside the support.",
         "The advantage is primary: it is unbiased however few the rollouts, and defined at every "
         "node. A cosine is undefined where every token succeeds equally often or teacher and "
         "student agree, and is 1 or -1 where a support has two tokens.",

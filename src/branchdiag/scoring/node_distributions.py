@@ -7,8 +7,8 @@ once a prompt, of its states the rows asked for alone are kept, and the vocabula
 a chunk of positions at a time. Sums over the vocabulary are float64.
 
 A support is the tokens given (the forced children first, in their order), then the student's own
-likeliest valid tokens, likeliest first, then the spine's token; each once. It depends on the
-student alone, so that every context is measured on the same tokens.
+likeliest valid tokens, likeliest first, then the spine's token; each once. No teacher context adds
+tokens, so that all are measured on the same; what a context holds outside them is given.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def statement(verdict: str, basis: Sequence[Basis]) -> str:
     """The verdict, with the strands that it rests on and whether the discrepancy agrees."""
     if verdict == "too_few":
         return (
-            "These data are too few to say whether early or late tokens should be discounted: "
+            "These data do not say whether early or late tokens should be discounted: "
             "neither the fitted schedule nor the teacher's gain can be read."
         )
     deciding = {strand.name: strand.vote for strand in basis if strand.name != "discrepancy"}

@@ -146,6 +146,14 @@ def test_the_page_has_the_paragraph_and_every_number_of_the_changes(
     assert "nan" not in words
 
 
+def test_bands_have_the_level_that_their_own_document_was_made_with(paper_run: Any) -> None:
+    document = {**copy.deepcopy(document_of("usual")), "level": 0.8}  # of the report: 0.95
+    report = {**paper_run.document, "sections": {"prefixes": document}}
+    text = render_page(report, paper_run.frames, draw(document))
+    caption = "Bands: 80% intervals from resampling whole problems. After figure 1b"
+    assert caption in " ".join(text.split())
+
+
 def test_nothing_of_the_document_is_markup(paper_run: Any, hostile: str) -> None:
     document = copy.deepcopy(document_of("usual"))
     document["context"] = document["sentence"] = hostile
