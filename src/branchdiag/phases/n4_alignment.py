@@ -257,10 +257,8 @@ def units(context: Context) -> list[Unit]:
 
 def work(context: Context, owed: Sequence[Unit]) -> Generator[Outcome]:
     """Analyse the nodes, hand over the rows, write the document."""
-    import json
-
     from branchdiag.phases.n4_document import make_document
-    from branchdiag.store.atomic import write_text
+    from branchdiag.store.atomic import write_json
 
     known = measured(context)
     contexts = [
@@ -274,7 +272,7 @@ def work(context: Context, owed: Sequence[Unit]) -> Generator[Outcome]:
         "gradients": gradient_rows(known.nodes, contexts),
         "alignment": [row for group in groups for row in alignment_rows(group)],
     }
-    write_text(context.run.path / DOCUMENT, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    write_json(context.run.path / DOCUMENT, document)
     yield Done((), rows)
 
 

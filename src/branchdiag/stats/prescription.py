@@ -19,7 +19,8 @@ data. Three strands, each of which says early, late, neither or unknown:
                  problems, or an interval missing
     discrepancy  |ln(q / p)| along the trace. IW-OPD's premise is that it grows. It is no measure of
                  reliability, so it decides nothing: it says late where it grows, neither where no
-                 growth is seen, and stands beside a verdict as agreeing or not
+                 growth is seen, nothing with fewer than 10 spines, and stands beside a verdict as
+                 agreeing or not
 
 The verdict, from the first two:
 
@@ -36,7 +37,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from branchdiag.stats import prescription_sentences as sentences
-from branchdiag.stats.estimate import Estimate
+from branchdiag.stats.estimate import Estimate, with_enough
 from branchdiag.stats.position_bias import GainChange
 from branchdiag.stats.prescription_sentences import Basis, Evidence, Vote
 
@@ -50,7 +51,7 @@ VERDICTS: tuple[Verdict, ...] = (
 )
 
 MIN_PROBLEMS = 10
-"""Fewer problems say nothing about the gain, as they make no finding."""
+"""Fewer problems say nothing about gain or discrepancy, as they make no finding."""
 MIN_ACCURACY = 0.05
 """Below it a gain has no room. Under constant chances of a mistake both changes of the gain had one
 sign (beyond 0.03) only where the worse writer began below 0.065: student's chance of none 0.1 to 8
@@ -81,7 +82,8 @@ class Prescription:
 def prescribe(evidence: Evidence) -> Prescription:
     """The verdict by the rule in this module's docstring, and its sentences."""
     schedule, gain = schedule_vote(evidence), gain_vote(evidence.gain, evidence.first_accuracy)
-    discrepancy = discrepancy_vote(evidence.discrepancy.estimate)
+    slope = evidence.discrepancy
+    discrepancy = discrepancy_vote(with_enough(slope.estimate, slope.n_problems, MIN_PROBLEMS))
     verdict = _verdict(schedule, gain)
     basis = (
         Basis("schedule", schedule, sentences.schedule(evidence, schedule)),

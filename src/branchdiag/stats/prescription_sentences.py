@@ -38,9 +38,10 @@ class Evidence:
 
     schedule_status, schedule_direction, schedule_reason: of the schedule fitted to the run.
     schedule_spines: which spines it was fitted on (correct or incorrect). gain: over all spines
-    with samples. first_accuracy: share of correct continuations of the first prefix, of the worse
-    writer. discrepancy: slope of |ln(q / p)| on relative position. n_incorrect: spines of the
-    gain that are incorrect. by_spine: the discrepancy's slope on correct and on incorrect spines.
+    with samples. first_accuracy: share of correct continuations of the first prefix, of the
+    writer that may have fewer. discrepancy: slope of |ln(q / p)| on relative position.
+    n_incorrect: spines of the gain that are incorrect. by_spine: the discrepancy's slope on
+    correct and on incorrect spines.
     told: what the teacher's prompt gives away ("the answer", "a solution"), None where nothing.
     gamma: of IW-OPD's weight. level: of every interval.
     """

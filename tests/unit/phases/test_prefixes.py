@@ -17,7 +17,12 @@ from branchdiag.errors import UsageError
 from branchdiag.phases.p1_prefixes import requests_of
 from branchdiag.phases.p2_grade import grade_row
 from branchdiag.phases.p3_document import told_to_teacher
-from branchdiag.phases.p3_position_bias import prefix_shares, scored_tokens
+from branchdiag.phases.p3_position_bias import (
+    PrefixShares,
+    first_accuracy,
+    prefix_shares,
+    scored_tokens,
+)
 from branchdiag.phases.prefixes import cut_of, cuts_of, fraction_text
 from branchdiag.protocol import Protocol, validate
 from branchdiag.stage_settings import PrefixSettings
@@ -160,6 +165,22 @@ def test_tokens_come_from_phase_b_and_from_the_other_spines_alike() -> None:
     assert made.correct.tolist() == [False, False, True, True, True]
     assert made.of_group("incorrect").tolist() == [True, True, False, False, False]
     assert made.of_group("all").all()
+
+
+def test_room_at_the_first_prefix_must_be_shown_of_both_writers() -> None:
+    student = np.where(np.arange(40) < 3, 1.0, 0.0)  # 0.075, and may be next to nothing
+    teacher = np.where(np.arange(40) % 2 == 0, 0.06, 0.07)  # 0.065, and surely above 0.05
+    shares = PrefixShares(
+        problems=[f"p{n}" for n in range(40)],
+        fractions=(0.0,),
+        share_PF={"student": student[:, np.newaxis], "teacher": teacher[:, np.newaxis]},
+        correct_P=np.ones(40, np.bool_),
+        after_box_PF=np.zeros((40, 1), np.bool_),
+    )
+    found = first_accuracy(
+        shares, {"resamples": 400, "level": 0.95, "seed": 0, "max_dropped_share": 0.1}
+    )
+    assert found.value == pytest.approx(student.mean()) and not found.is_above(0.05)
 
 
 def test_a_spine_that_phase_b_scored_later_counts_once() -> None:

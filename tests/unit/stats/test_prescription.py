@@ -185,7 +185,7 @@ def test_the_statement_names_what_it_rests_on() -> None:
     def sentence(**changed: Any) -> str:
         return prescribe(evidence(**changed)).sentence
 
-    grows = {"discrepancy": Slope(RISES, 9, 9)}
+    grows = {"discrepancy": Slope(RISES, 90, 19)}
     assert sentence() == (
         "These data support neither discounting early tokens, as PW-OPSD (arXiv 2605.21606) does, "
         "nor late ones, as IW-OPD (arXiv 2606.22600) does: neither the fitted schedule nor the "
@@ -219,7 +219,7 @@ def test_the_statement_names_what_it_rests_on() -> None:
         "the teacher's gain speaks for discounting early tokens, the fitted schedule for "
         "discounting late ones."
     )
-    assert sentence(**(UNKNOWN | FEW)).startswith("These data are too few")
+    assert sentence(**(UNKNOWN | FEW)).startswith("These data do not say")
 
 
 def test_the_sentence_of_the_schedule_gives_status_and_direction() -> None:
@@ -298,3 +298,9 @@ def test_the_paragraph_is_all_of_it_in_order() -> None:
         [made.sentence, *(strand.sentence for strand in made.basis), *made.remarks]
     )
     assert made.paragraph.count("  ") == 0
+
+
+def test_nine_spines_do_not_say_that_the_discrepancy_grows() -> None:
+    nine, ten = (prescribe(evidence(discrepancy=Slope(RISES, 900, n))) for n in (9, 10))
+    assert [made.basis[-1].vote for made in (nine, ten)] == ["unknown", "late"]
+    assert "grows" not in nine.basis[-1].sentence and "it grows" in ten.basis[-1].sentence
