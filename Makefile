@@ -23,7 +23,8 @@ run: setup  ## set up, then diagnose the bundled model
 	$(BIN)/branchdiag run-all
 
 test: setup  ## set up, then run the tests (under ten minutes on two cores)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not vllm"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
+	  -m "not slow and not vllm"  # one thread each: two processes of two get in each other's way
 
 test-slow: setup  ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not vllm"

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from branchdiag.phases import PHASES, stages_of
 from branchdiag.store.run import RunDirectory
 from tests.conftest import branchdiag
@@ -37,6 +39,7 @@ def killed_with(letter: str, moment: str, count: int, run: Path, *more: str) -> 
     ).returncode
 
 
+@pytest.mark.slow
 def test_killed_in_every_stage_the_rows_are_the_same(tmp_path: Path, finished_run: Path) -> None:
     killed, whole = (shutil.copytree(finished_run, tmp_path / name) for name in ("killed", "whole"))
     for letter, moment, count in KILLS:

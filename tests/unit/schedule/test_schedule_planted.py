@@ -47,7 +47,7 @@ def fit(child, control, seed=0, estimand=None, **planted):
     )
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("child", "control", "status", "direction"),
     [
