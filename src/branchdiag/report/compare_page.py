@@ -120,6 +120,10 @@ def headlines(content: Any) -> list[str]:
             return [content["paragraph"]]
         own = content.get("sentences")
         said = [line for line in own if isinstance(line, str)] if isinstance(own, list) else []
+        if said and isinstance(content.get("description"), str):
+            # Sentences of a group, which is never pooled with another: say which.
+            group = content["description"]
+            said = [f"{group[:1].upper()}{group[1:]}:", *said]
         for key, value in content.items():
             if key != "sentences":
                 said += headlines(value)

@@ -237,3 +237,5 @@ def test_headlines_of_a_side_diagnostic_are_its_sentences() -> None:
     assert headlines({"paragraph": "One.", "sentences": ["Two."]}) == ["One."]
     assert headlines({"groups": [{"sentences": ["a"]}, {"sentences": ["b", 3]}]}) == ["a", "b"]
     assert headlines({"value": 1.0}) == []
+    groups = [{"description": f"on {kind} spines", "sentences": ["x"]} for kind in ("good", "bad")]
+    assert headlines({"groups": groups}) == ["On good spines:", "x", "On bad spines:", "x"]
