@@ -62,12 +62,11 @@ def measured(context: Context) -> Measured:
     for row in table("node_contexts").rows():
         views.setdefault(row["candidate_id"], {})[row["context"]] = row
     rows = {row["candidate_id"]: row for row in table("nodes").rows()}
-    order = [node.candidate_id for node in all_nodes(context)]
-    planned = planned_nodes(context)
+    every, planned = all_nodes(context), planned_nodes(context)
     least = context.protocol.align.min_samples
-    complete = [name for name in order if name in arms]
-    kept = [name for name in complete if min(arms[name]["samples"]) >= least]
-    by_name = {node.candidate_id: node for node in planned}
+    # Of the plan alone: nodes that N1 could add only when it was resumed may have moved a budget.
+    complete = [node for node in planned if node.candidate_id in arms]
+    kept = [node for node in complete if min(arms[node.candidate_id]["samples"]) >= least]
     return Measured(
         nodes=[
             {
@@ -76,20 +75,18 @@ def measured(context: Context) -> Measured:
                 "views": views.get(name, {}),
                 "spine_correct": bool(correct[rows[name]["problem_id"]]),
             }
-            for name in kept
+            for name in (node.candidate_id for node in kept)
         ],
         counts={
             "candidates": table("candidates").n_rows(),
-            "nodes": len(order),
+            "nodes": len(every),
             "measured": len(kept),
-            "beyond_budget": len(order) - len(planned),
+            "beyond_budget": len(every) - len(planned),
             "not_graded": len(planned) - len(complete),
             "too_few_samples": len(complete) - len(kept),
-            "arms": sum(len(by_name[name].arms) for name in kept if name in by_name),
-            "samples_of_phase_e": sum(
-                arm.had for name in kept if name in by_name for arm in by_name[name].arms
-            ),
-            "new_samples": sum(by_name[name].cost for name in kept if name in by_name),
+            "arms": sum(len(node.arms) for node in kept),
+            "samples_of_phase_e": sum(arm.had for node in kept for arm in node.arms),
+            "new_samples": sum(node.cost for node in kept),
         },
     )
 

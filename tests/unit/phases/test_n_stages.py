@@ -1,17 +1,19 @@
 """The rows of the alignment stages: contexts, halves, gradients and why one is missing."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from branchdiag.phases.align_plan import NodeArm, PlannedNode
+from branchdiag.phases.align_plan import NodeArm, PlannedNode, planned_nodes
 from branchdiag.phases.base import Done, Failed
 from branchdiag.phases.n1_nodes import usable
 from branchdiag.phases.n2_arms import keys_of
 from branchdiag.phases.n3_grade import _outcome, arms_row
-from branchdiag.phases.n4_alignment import gradient_rows
+from branchdiag.phases.n4_alignment import gradient_rows, measured
 from branchdiag.problems import Problem
 from branchdiag.prompts import parse_template
+from branchdiag.protocol import validate
 
 NODE = PlannedNode(
     "p@7", "p", 7, (NodeArm(5, "child:5", "child:5", 3, 5), NodeArm(9, "child:9", "spine", 3, 3))
@@ -114,3 +116,42 @@ def test_a_missing_cosine_has_its_reason(
 
 def test_no_node_has_no_rows() -> None:
     assert gradient_rows([], ["answer"]) == []
+
+
+class _Rows(list[dict[str, Any]]):
+    """A table's reading side."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        return list(self)
+
+    def read(self, columns: list[str]) -> SimpleNamespace:
+        return SimpleNamespace(to_pylist=lambda: [{c: row[c] for c in columns} for row in self])
+
+    def n_rows(self) -> int:
+        return len(self)
+
+
+def test_nodes_outside_the_plan_do_not_count_though_they_were_sampled_once() -> None:
+    names = ["a@0", "b@0", "c@0"]
+    own = [{"candidate_id": n, "problem_id": n[0], "position": 0, "r": 0.1} for n in names]
+    tables = {
+        "spines": [{"problem_id": n[0], "correct": True} for n in names],
+        "candidates": [{**row, "child_ids": [1, 2], "spine_token_id": 1} for row in own],
+        "nodes": [{**row, "support_ids": [1, 2, 3]} for row in own],
+        "node_contexts": [],
+        "node_arms": [],
+    }
+    context: Any = SimpleNamespace(
+        run=SimpleNamespace(table=lambda name: _Rows(tables[name])),
+        protocol=validate({"align": {"budget": 6}}, where="test"),
+        seed=0,
+    )
+    (planned,) = planned_nodes(context)  # one new arm of 6 samples is paid for
+    other = next(name for name in names if name != planned.candidate_id)
+    tables["node_arms"] = [
+        {"candidate_id": name, "samples": [6, 6, 6]} for name in (other, planned.candidate_id)
+    ]
+    found = measured(context)
+    assert [row["candidate_id"] for row in found.nodes] == [planned.candidate_id]
+    assert found.counts["not_graded"] == 0 and found.counts["beyond_budget"] == 2
+    assert (found.counts["new_samples"], found.counts["samples_of_phase_e"]) == (6, 12)
