@@ -23,7 +23,7 @@ run: setup  ## set up, then diagnose the bundled model
 	$(BIN)/branchdiag run-all
 
 test: setup  ## set up, then run the tests (under ten minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
 	  -m "not slow and not vllm"  # one thread each: two processes of two get in each other's way
 
 test-slow: setup  ## the tests that take minutes
