@@ -14,9 +14,10 @@ from typing import Any
 
 from branchdiag.engines.base import Request
 from branchdiag.phases.arms import arms_of, forced_request
-from branchdiag.phases.base import Context, Done, Failed, Outcome, Phase, Unit
+from branchdiag.phases.base import Context, Outcome, Phase, Unit
+from branchdiag.phases.continuing import completed, named_by_arm
 from branchdiag.protocol import ContinuationSettings
-from branchdiag.store.fingerprint import derive_seed, tokens_hash
+from branchdiag.store.fingerprint import derive_seed
 
 
 def requests_of(
@@ -67,37 +68,16 @@ def units(context: Context) -> list[Unit]:
 
 def work(context: Context, owed: Sequence[Unit]) -> Generator[Outcome]:
     """Complete the owed requests; each row is handed over as its completion finishes."""
-    requests = plan(context)
-    by_key = {request.key: request for request in requests}
-    problem_of = {
-        row["candidate_id"]: row["problem_id"]
-        for row in context.run.table("candidates").read(["candidate_id", "problem_id"]).to_pylist()
-    }
-    if len({request.seed for request in requests}) != len(requests):
-        raise AssertionError("two requests share a seed")
-    engine = context.open_engine(context.protocol.continuation.max_total_tokens)
-    try:
-        for completion in engine.generate(requests, owed=set(owed)):
-            if completion.finish_reason == "error":
-                yield Failed(completion.key, "EngineError", completion.error or "no message")
-                continue
-            candidate, arm, sample = completion.key
-            request = by_key[completion.key]
-            row = {
-                "candidate_id": candidate,
-                "problem_id": problem_of[str(candidate)],
-                "arm": arm,
-                "sample": sample,
-                "seed": request.seed,
-                "prompt_hash": tokens_hash(request.prompt_ids),
-                "n_prompt_tokens": len(request.prompt_ids),
-                "token_ids": list(completion.token_ids),
-                "n_tokens": len(completion.token_ids),
-                "finish_reason": completion.finish_reason,
-            }
-            yield Done(completion.key, {"continuations": [row]}, tokens=len(completion.token_ids))
-    finally:
-        engine.close()
+    rows = context.run.table("candidates").read(["candidate_id", "problem_id"]).to_pylist()
+    problem_of = {row["candidate_id"]: row["problem_id"] for row in rows}
+    yield from completed(
+        context,
+        plan(context),
+        owed,
+        "continuations",
+        named_by_arm(problem_of),
+        max_total_tokens=context.protocol.continuation.max_total_tokens,
+    )
 
 
 PHASE = Phase(

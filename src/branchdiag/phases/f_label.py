@@ -25,12 +25,11 @@ from branchdiag.phases.base import (
     REAL_UNCERTAIN,
     Context,
     Done,
-    Failed,
     Outcome,
     Phase,
     Unit,
 )
-from branchdiag.phases.grading import answers_of, grade_row
+from branchdiag.phases.grading import answers_of, grade_row, ungraded
 from branchdiag.protocol import ContinuationSettings, LabelSettings
 
 CHUNK_CANDIDATES = 32
@@ -246,15 +245,9 @@ def _outcome(
     candidate: Mapping[str, Any], graded: Sequence[Mapping[str, Any]], settings: LabelSettings
 ) -> Outcome:
     unit = (candidate["candidate_id"],)
-    missing = [row for row in graded if row["correct"] is None or row["correct_strict"] is None]
-    if missing:
-        first = missing[0]
-        return Failed(
-            unit,
-            "MissingGrade",
-            f"{len(missing)} samples could not be graded; the first is {first['arm']}, sample "
-            f"{first['sample']} ({first['grade_path']})",
-        )
+    failed = ungraded(unit, graded, lambda row: str(row["arm"]))
+    if failed is not None:
+        return failed
     return Done(unit, {"grades": graded, "labels": [label_row(candidate, graded, settings)]})
 
 

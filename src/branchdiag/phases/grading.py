@@ -5,10 +5,11 @@ Shared by the phases that grade samples; knows nothing of labels, and runs no gr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from branchdiag.answers.extract import is_thinking_open, last_boxed
+from branchdiag.phases.base import Failed, Unit
 
 if TYPE_CHECKING:
     from branchdiag.answers.grade import Grade
@@ -40,3 +41,23 @@ def grade_row(
         "truncated": sample["finish_reason"] == "length",
         "n_tokens": sample["n_tokens"],
     }
+
+
+def ungraded(
+    unit: Unit, graded: Sequence[Mapping[str, Any]], which: Callable[[Mapping[str, Any]], str]
+) -> Failed | None:
+    """The failure of a unit of which some sample has no grade; None where every one has.
+
+    Args:
+        which: what a reader calls a sample's group.
+    """
+    missing = [row for row in graded if None in (row["correct"], row.get("correct_strict", False))]
+    if not missing:
+        return None
+    first = missing[0]
+    return Failed(
+        unit,
+        "MissingGrade",
+        f"{len(missing)} samples could not be graded; the first is {which(first)}, sample "
+        f"{first['sample']} ({first['grade_path']})",
+    )

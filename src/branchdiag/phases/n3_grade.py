@@ -14,8 +14,8 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from branchdiag.phases.align_plan import PlannedNode, planned_nodes
-from branchdiag.phases.base import Context, Done, Failed, Outcome, Phase, Unit
-from branchdiag.phases.grading import answers_of, grade_row
+from branchdiag.phases.base import Context, Done, Outcome, Phase, Unit
+from branchdiag.phases.grading import answers_of, grade_row, ungraded
 
 CHUNK_NODES = 64
 
@@ -132,15 +132,9 @@ def _outcome(
     node: PlannedNode, earlier: Sequence[Sample], graded: Sequence[dict[str, Any]]
 ) -> Outcome:
     unit = (node.candidate_id,)
-    missing = [row for row in graded if row["correct"] is None or row["correct_strict"] is None]
-    if missing:
-        first = missing[0]
-        return Failed(
-            unit,
-            "MissingGrade",
-            f"{len(missing)} samples could not be graded; the first is {first['arm']}, sample "
-            f"{first['sample']} ({first['grade_path']})",
-        )
+    failed = ungraded(unit, graded, lambda row: str(row["arm"]))
+    if failed is not None:
+        return failed
     return Done(unit, {"arm_grades": graded, "node_arms": [arms_row(node, earlier, graded)]})
 
 

@@ -14,11 +14,12 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from branchdiag.engines.base import Key, Request, Sampling
-from branchdiag.phases.base import Context, Done, Failed, Outcome, Phase, Unit
+from branchdiag.phases.base import Context, Outcome, Phase, Unit
+from branchdiag.phases.continuing import completed
 from branchdiag.phases.prefixes import STUDENT, TEACHER, WRITERS, cuts_of, fraction_text
 from branchdiag.prompts import render_student, render_teacher
 from branchdiag.stage_settings import PrefixSettings
-from branchdiag.store.fingerprint import derive_seed, tokens_hash
+from branchdiag.store.fingerprint import derive_seed
 
 
 def requests_of(
@@ -115,35 +116,24 @@ def _completed(
     context: Context, requests: Sequence[Request], owed: set[Key], *, teacher: bool
 ) -> Generator[Outcome]:
     """The outcomes of the owed requests of one model."""
-    by_key = {request.key: request for request in requests}
-    longest = max(len(r.prompt_ids) + r.sampling.max_new_tokens for r in requests)
-    engine = context.open_engine(longest, teacher=teacher)
     spines = {row["problem_id"]: row["n_spine_tokens"] for row in _spines(context)}
     fractions = context.protocol.prefixes.fractions
     cuts = {name: cuts_of(length, fractions) for name, length in spines.items()}
-    try:
-        for completion in engine.generate(requests, owed=owed):
-            if completion.finish_reason == "error":
-                yield Failed(completion.key, "EngineError", completion.error or "no message")
-                continue
-            problem_id, cut, writer, sample = completion.key
-            request = by_key[completion.key]
-            row = {
-                "problem_id": problem_id,
-                "cut": cut,
-                "fraction": fraction_text(cuts[str(problem_id)][int(cut)]),
-                "writer": writer,
-                "sample": sample,
-                "seed": request.seed,
-                "prompt_hash": tokens_hash(request.prompt_ids),
-                "n_prompt_tokens": len(request.prompt_ids),
-                "token_ids": list(completion.token_ids),
-                "n_tokens": len(completion.token_ids),
-                "finish_reason": completion.finish_reason,
-            }
-            yield Done(completion.key, {"prefix_samples": [row]}, tokens=len(completion.token_ids))
-    finally:
-        engine.close()
+
+    def named(key: Key) -> dict[str, Any]:
+        problem_id, cut, writer, sample = key
+        return {
+            "problem_id": problem_id,
+            "cut": cut,
+            "fraction": fraction_text(cuts[str(problem_id)][int(cut)]),
+            "writer": writer,
+            "sample": sample,
+        }
+
+    longest = max(len(r.prompt_ids) + r.sampling.max_new_tokens for r in requests)
+    yield from completed(
+        context, requests, owed, "prefix_samples", named, max_total_tokens=longest, teacher=teacher
+    )
 
 
 PHASE = Phase(

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from branchdiag.phases.base import Context, Done, Failed, Outcome, Phase, Unit
-from branchdiag.phases.grading import answers_of
+from branchdiag.phases.base import Context, Done, Outcome, Phase, Unit
+from branchdiag.phases.grading import answers_of, ungraded
 from branchdiag.phases.prefixes import WRITERS, cuts_of
 
 if TYPE_CHECKING:
@@ -86,15 +86,11 @@ def grade_row(
 
 
 def _outcome(problem_id: str, graded: Sequence[Mapping[str, Any]]) -> Outcome:
-    missing = [row for row in graded if row["correct"] is None]
-    if missing:
-        first = missing[0]
-        return Failed(
-            (problem_id,),
-            "MissingGrade",
-            f"{len(missing)} samples could not be graded; the first is the {first['writer']}'s "
-            f"after {first['cut']} tokens, sample {first['sample']} ({first['grade_path']})",
-        )
+    failed = ungraded(
+        (problem_id,), graded, lambda row: f"the {row['writer']}'s after {row['cut']} tokens"
+    )
+    if failed is not None:
+        return failed
     return Done((problem_id,), {"prefix_grades": graded})
 
 
