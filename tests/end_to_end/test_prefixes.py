@@ -223,7 +223,13 @@ def test_other_settings_concern_these_stages_alone(copied: Path) -> None:
     ended = prefixes(copied, "--set=prefixes.rollouts=3")
     assert ended.status == 3
     assert "phase P1: prefixes.rollouts: 2 -> 3" in ended.err
-    assert "P1, P2, P3, G" in ended.err
+    assert "P1, P2, P3, G" in ended.err and "--out" not in ended.err  # it has no --out
+    planned = prefixes(copied, "--set=prefixes.rollouts=3", "--dry-run")
+    assert (planned.status, planned.err) == (3, ended.err)
+    everything = contents(copied, (*MAIN, *OWN))
+    other = prefixes(copied, "--set=continuation.rollouts=4", "--restart-from=P1")
+    assert other.status == 3 and "phase E: continuation.rollouts" in other.err
+    assert contents(copied, (*MAIN, *OWN)) == everything  # refused before anything is removed
     before = contents(copied, MAIN)
     refused = branchdiag(
         "run-all", *SMALL, "--set=prefixes.rollouts=3", f"--out={copied}", cwd=copied.parent

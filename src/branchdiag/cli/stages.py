@@ -62,14 +62,16 @@ def _run_stages(
     from branchdiag.pipeline.stage_runs import plan_stages, run_stages
 
     path = find_run(run)
+    letter = restart_from.strip().upper() if restart_from else None
     if dry_run:
-        _print_plan(plan_stages(path, command, settings=settings or []), as_json)
+        plan = plan_stages(path, command, settings=settings or [], restart_from=letter)
+        _print_plan(plan, as_json)
         return
     outcome = run_stages(
         path,
         command,
         settings=settings or [],
-        restart_from=restart_from.strip().upper() if restart_from else None,
+        restart_from=letter,
         progress=progress.value,
     )
     if outcome.nothing_to_do:

@@ -183,9 +183,11 @@ def check(
         own_new = {key: value for key, value in wanted[letter].items() if key != "reads"}
         lines += [f"phase {letter}: {line}" for line in differences(own_old, own_new)]
     if first is not None:
+        # A stage that a command adds to a run has no --out of its own.
+        another = "" if PHASES[first].command else "--out DIR starts another run; "
         raise SettingsConflict(
             "this run was made with other settings:\n  " + "\n  ".join(lines),
             where=str(where),
             fix=f"--restart-from {first} removes phases {', '.join(dependents(first))} and makes "
-            "them anew; --out DIR starts another run; or give the settings it was made with",
+            f"them anew; {another}or give the settings it was made with",
         )

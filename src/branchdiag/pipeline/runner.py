@@ -72,13 +72,9 @@ def execute(request: RunRequest, inputs: Inputs | None = None) -> RunOutcome:
     """
     existing = open_existing(request.out)
     inputs = inputs or resolve_inputs(request, existing)
-    checked = checked_phases(request)
     recorded = existing.manifest.get("phases", {}) if existing else {}
-    kept = of_other_commands(recorded, request.phases)
-    wanted = contents(request.protocol, inputs, request.seed, kept)
-    require_templates(request.protocol, request.phases)
+    wanted = check_settings(request, inputs, recorded)
     if existing and request.restart_from is None:
-        check(recorded, wanted, checked, request.out)
         owed = {*outdated(recorded, wanted), *_lacking_columns(existing)}
         if _complete(recorded, request.phases) and not owed & set(request.phases):
             return RunOutcome(request.out, nothing_to_do=True, failed_units=0)
@@ -87,10 +83,11 @@ def execute(request: RunRequest, inputs: Inputs | None = None) -> RunOutcome:
         reporter = create_reporter(request.progress)
         run = RunDirectory.create(request.out, warn=reporter.note)
         with run.lock():
+            # Before anything is written or removed: another process may have had the run till now.
+            wanted = check_settings(request, inputs, run.manifest.get("phases", {}))
             _open_manifest(run, request, inputs)
             if request.restart_from is not None:
                 _restart(run, request.restart_from)
-            check(run.manifest["phases"], wanted, checked, request.out)
             if run.table("problems").n_rows() != len(inputs.problems):
                 store_problems(run, inputs.problems)
             failed = _run_phases(run, request, inputs, wanted, reporter, guard)
@@ -102,6 +99,24 @@ def execute(request: RunRequest, inputs: Inputs | None = None) -> RunOutcome:
             fix="the same command tries them again with the same seeds",
         )
     return RunOutcome(request.out, nothing_to_do=False, failed_units=0)
+
+
+def check_settings(
+    request: RunRequest, inputs: Inputs, recorded: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The content that each phase should have, held against that of the phases that would stay.
+
+    Raises:
+        SettingsConflict, UsageError: a phase that stays was made with other settings, or a template
+            cannot be read.
+    """
+    kept = of_other_commands(recorded, request.phases)
+    wanted = contents(request.protocol, inputs, request.seed, kept)
+    require_templates(request.protocol, request.phases)
+    removed = dependents(request.restart_from) if request.restart_from else ()
+    staying = {letter: record for letter, record in recorded.items() if letter not in removed}
+    check(staying, wanted, checked_phases(request), request.out)
+    return wanted
 
 
 def checked_phases(request: RunRequest) -> list[str]:

@@ -14,9 +14,10 @@ from typing import Any
 from branchdiag.errors import Incomplete, UsageError
 from branchdiag.phases import PHASES, stages_of
 from branchdiag.pipeline.durable import done_units
+from branchdiag.pipeline.fingerprints import dependents
 from branchdiag.pipeline.inputs import RunRequest, inputs_of_run
 from branchdiag.pipeline.progress import create_reporter
-from branchdiag.pipeline.runner import RunOutcome, execute, make_context
+from branchdiag.pipeline.runner import RunOutcome, check_settings, execute, make_context
 from branchdiag.protocol import Protocol, apply_override, validate
 from branchdiag.store.run import RunDirectory
 
@@ -44,15 +45,22 @@ def run_stages(
     return execute(request, inputs_of_run(run, request.protocol))
 
 
-def plan_stages(path: Path, command: str, *, settings: Sequence[str] = ()) -> dict[str, Any]:
+def plan_stages(
+    path: Path, command: str, *, settings: Sequence[str] = (), restart_from: str | None = None
+) -> dict[str, Any]:
     """What the stages would do: units and how many of them are owed. Writes nothing.
 
     A stage that reads an earlier one of the same command is known once that has been run.
+
+    Raises:
+        BranchdiagError: what `run_stages` would refuse.
     """
-    request, run = _request(path, command, settings, None, "none")
+    request, run = _request(path, command, settings, restart_from, "none")
     inputs = inputs_of_run(run, request.protocol)
+    check_settings(request, inputs, run.manifest["phases"])
+    removed = dependents(restart_from) if restart_from else ()
     context = make_context(run, request, inputs, create_reporter("none"))
-    recorded = run.manifest["phases"]
+    recorded = {k: v for k, v in run.manifest["phases"].items() if k not in removed}
     stages = []
     for letter in stages_of(command):
         phase = PHASES[letter]
