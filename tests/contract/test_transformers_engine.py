@@ -11,10 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from branchdiag import models
 from branchdiag.engines import Completion, Request, Sampling
+from branchdiag.engines.decode import FAR_AHEAD, GroupDecoder, _Batch, _close_gaps, _Row
+from branchdiag.engines.prefixes import Prefixes
 from branchdiag.engines.transformers_engine import TransformersEngine
 from branchdiag.engines.workers import WorkerFailed
 from branchdiag.errors import MissingRequirement, UsageError
@@ -218,18 +222,16 @@ def test_rows_beyond_the_batch_take_the_places_of_finished_ones() -> None:
 def test_prefixes_are_let_go_when_no_row_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(0)
     prompts = [tuple(rng.randrange(300) for _ in range(30)) for _ in range(30)]
+    compute = Prefixes.compute
     for rows_a_prompt, most in ((1, 4), (9, 3)):  # copied into the rows; shared by them
         engine = engine_of(load(tiny_model("qwen3")), batch_size=4)
         held: list[int] = []
-        prefill = engine._decoder._prefill
 
-        def record(
-            holders: set[int], longest: Any, prefixes: Any, prefill: Any = prefill, held: Any = held
-        ) -> None:
-            prefill(holders, longest, prefixes)
-            held.append(len(prefixes))
+        def record(self: Prefixes, numbers: Any, compute: Any = compute, held: Any = held) -> None:
+            compute(self, numbers)
+            held.append(len(self.held))
 
-        monkeypatch.setattr(engine._decoder, "_prefill", record)
+        monkeypatch.setattr(Prefixes, "compute", record)
         requests = [
             Request((i, k), prompt, Sampling(1.0, 1.0, -1, 5), seed=100 * i + k)
             for i, prompt in enumerate(prompts)
@@ -237,6 +239,97 @@ def test_prefixes_are_let_go_when_no_row_needs_them(monkeypatch: pytest.MonkeyPa
         ]
         assert len(list(engine.generate(requests))) == len(requests)
         assert max(held) <= most
+
+
+def rows_of_each_step(model: Any) -> list[int]:
+    """Filled as the model decodes: how many sequences each step computes."""
+    rows: list[int] = []
+
+    def record(_module: Any, _args: Any, kwargs: Any) -> None:
+        ids = kwargs.get("input_ids")  # the oracle's are no keyword
+        if ids is not None and ids.shape[1] == 1:
+            rows.append(len(ids))
+
+    model.register_forward_pre_hook(record, with_kwargs=True)
+    return rows
+
+
+@pytest.mark.parametrize("prompts", [1, 12])  # shared prefixes; copied ones
+def test_samples_are_one_row_until_they_draw_differently(prompts: int) -> None:
+    rng = random.Random(1)
+    model = load(tiny_model("qwen3"))
+    requests = [
+        Request((i, k), prompt, Sampling(temperature, 1.0, top_k, 12), seed=1000 * i + k)
+        for i in range(prompts)
+        for prompt in [tuple(rng.randrange(20, 300) for _ in range(9))]
+        for k, (temperature, top_k) in enumerate([(0.0, -1)] * 4 + [(1.0, 2)] * 3)
+    ]
+    rows = rows_of_each_step(model)
+    engine = TransformersEngine(
+        model, stop_ids=(), context_length=CONTEXT, batch_size=100, n_workers=1
+    )
+    done = by_key(engine, requests)
+    expected = []
+    for step in range(12):
+        written = {(r.prompt_ids, r.sampling, done[r.key].token_ids[:step]) for r in requests}
+        expected.append(len(written))
+    assert rows == expected
+    assert expected[0] == 2 * prompts and expected[-1] > 2 * prompts
+    assert_equal_to_the_oracle(model, requests)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_rows_far_ahead_wait_for_others_as_long(
+    shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(2)
+    model = load(tiny_model("qwen3"))
+    engine = engine_of(model)  # prepares the model's attention
+    decoder = GroupDecoder(engine.model, stop_ids=(), context_length=CONTEXT, batch_size=16)
+    requests = [
+        Request(
+            (i,),
+            (*((40, 41, 42) if shared else rng.choices(range(300), k=3)), rng.randrange(300)),
+            Sampling(1.0, 1.0, -1, 100 if i in (3, 11) else rng.randrange(1, 12)),
+            seed=i,
+        )
+        for i in range(300)
+    ]
+    seen: list[tuple[int, int]] = []
+    join = _Batch.join
+
+    def record(self: _Batch, waiting: Any) -> None:
+        join(self, waiting)
+        seen.append((len(self.parked), self.cache.used if waiting else 0))
+
+    monkeypatch.setattr(_Batch, "join", record)
+    done = {c.key: c for finished in decoder.decode(requests) for c in finished}
+    parked, wide = zip(*seen, strict=True)
+    assert max(parked) == 2 and parked[-1] == 0
+    assert max(wide) < 32 + 12 * FAR_AHEAD
+    for request in [*requests[:30], *requests[-5:]]:
+        wanted = oracle.decode(model, request, (), CONTEXT)
+        assert (done[request.key].token_ids, done[request.key].finish_reason) == wanted
+
+
+@given(st.lists(st.booleans(), max_size=12), st.data())
+def test_rows_stand_without_gaps_and_few_are_moved(ends: list[bool], data: st.DataObject) -> None:
+    def row() -> _Row:
+        return _Row([], 0, 0)
+
+    after = [None if end else row() for end in ends]
+    alive = [i for i, end in enumerate(ends) if not end]
+    parted = [
+        (row(), data.draw(st.sampled_from(alive)))
+        for _ in range(data.draw(st.integers(0, 6)) if alive else 0)
+    ]
+    rows, sources = _close_gaps(after, parted)
+    known = [*((r, i) for i, r in enumerate(after) if r is not None), *parted]
+    assert sorted((id(r), i) for r, i in zip(rows, sources, strict=True)) == sorted(
+        (id(r), i) for r, i in known
+    )
+    stayed = sum(r is not None and i < len(rows) and rows[i] is r for i, r in enumerate(after))
+    assert stayed == sum(i < len(known) for i in alive)  # only those beyond the end move
 
 
 def test_logits_that_are_not_finite_are_the_error_of_one_row() -> None:

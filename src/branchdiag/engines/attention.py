@@ -2,21 +2,22 @@
 
 The samples of an arm, the arms of a candidate and the candidates of a spine share a long prefix.
 Copied into every row's cache, its keys and values are most of what a step reads from memory, and a
-step is bound by that. Here they lie beside the cache once: the scores of all rows on a prefix are
-one matrix product, joined with the scores on the row's own tokens before the softmax. Likewise the
-heads of a group (grouped-query attention) stand where rows stand, instead of repeating keys and
-values for every query head as transformers does where a mask is given.
+step is bound by that. Here they lie beside the cache once: the scores of all rows on all prefixes
+are one batched matrix product, joined with the scores on the row's own tokens before the softmax.
+Likewise the heads of a group (grouped-query attention) stand where rows stand, instead of repeating
+keys and values for every query head as transformers does where a mask is given.
 
 Takes part in the model's own forward by transformers' attention interface; prompts longer than one
 token go to transformers' own function. Knows tensors only.
 
-Dimensions: R rows, N rows of one prefix, H query heads, K key-value heads, G heads a group,
-T columns (own tokens), P columns of a prefix, D head size.
+Dimensions: R rows, H query heads, K key-value heads,
+G heads a group, T columns (own tokens), P columns of a prefix, D head size.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,37 +27,52 @@ NAME = "branchdiag_grouped_sdpa"
 SHARING_MODELS = frozenset({"llama", "mistral", "olmo2", "olmo3", "qwen2", "qwen3"})
 """Model types whose attention is a plain softmax, with a sliding window at most."""
 
+Layers = list[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values of each layer."""
 
-@dataclass(frozen=True, slots=True)
-class SharedPrefix:
-    """A prefix and the rows that start with it, or with a part of it.
+
+@dataclass(slots=True)
+class StepPrefixes:
+    """What `grouped_attention` needs beside the cache in one step; a keyword argument of it.
 
     Attributes:
-        rows: (N,) indices into the batch.
-        layers: keys and values of each layer, (K, P, D).
-        lengths: (N,) columns of the prefix that are the row's.
+        prefixes: keys and values of each prefix, (K, P, D) a layer.
+        counts: rows of each prefix.
+        order_R: the rows, those of the first prefix first.
+        place_R: where a row stands in that order.
+        length_R: columns of its prefix that are the row's.
+        position_R: position of each row's newest token.
     """
 
-    rows: torch.Tensor
-    layers: list[tuple[torch.Tensor, torch.Tensor]]
-    lengths: torch.Tensor
+    prefixes: list[Layers]
+    counts: list[int]
+    order_R: torch.Tensor
+    place_R: torch.Tensor
+    length_R: torch.Tensor
+    position_R: torch.Tensor
+    _hidden: dict[int | None, torch.Tensor] = field(default_factory=dict)
 
-    def visible(self, positions: torch.Tensor, window: int | None) -> torch.Tensor:
-        """(N, P): each row's own part, within a sliding window where there is one."""
-        columns_P = torch.arange(self.layers[0][0].shape[1], device=self.lengths.device)
-        visible_NP = columns_P < self.lengths[:, None]
-        if window is not None:
-            visible_NP &= columns_P > positions[self.rows][:, None] - window
-        return visible_NP
+    def ranges(self) -> Iterator[tuple[Layers, int, int]]:
+        """Each prefix, and which rows in that order are its own."""
+        last = 0
+        for layers, count in zip(self.prefixes, self.counts, strict=True):
+            first, last = last, last + count
+            yield layers, first, last
 
+    @property
+    def columns(self) -> int:
+        """Columns of the longest prefix."""
+        return max(layers[0][0].shape[1] for layers in self.prefixes)
 
-@dataclass(frozen=True, slots=True)
-class StepPrefixes:
-    """What `grouped_attention` needs beside the cache in one step; a keyword argument of it."""
-
-    shared: list[SharedPrefix]
-    positions: torch.Tensor
-    """(R,) position of each row's newest token."""
+    def hidden(self, window: int | None) -> torch.Tensor:
+        """(R, P), in order: what a row does not see, as it is not its own or outside the window."""
+        if window not in self._hidden:  # once a step for all layers
+            column_P = torch.arange(self.columns, device=self.length_R.device)
+            hidden_RP = column_P >= self.length_R[self.order_R, None]
+            if window is not None:
+                hidden_RP |= column_P <= self.position_R[self.order_R, None] - window
+            self._hidden[window] = hidden_RP
+        return self._hidden[window]
 
 
 def use_grouped_attention(model: Any) -> None:
@@ -124,26 +140,29 @@ def _attend_with_prefixes(
     """One softmax over a shared prefix and the row's own tokens. Every row has one prefix."""
     own_RKGT = query_RKGD @ key_RKTD.transpose(2, 3)
     if mask_R11T is not None:
-        own_RKGT = own_RKGT.masked_fill(~mask_R11T, -torch.inf)
-    output_RKGD = torch.empty_like(query_RKGD)
-    for prefix in prefixes.shared:
-        key_KPD, value_KPD = prefix.layers[layer]
-        query_KND = query_RKGD[prefix.rows].transpose(0, 1).flatten(1, 2)  # N stands for N x G
-        score_KNP = query_KND @ key_KPD.transpose(1, 2)
-        score_NKGP = _by_rows(score_KNP, len(prefix.rows))
-        hidden_NP = ~prefix.visible(prefixes.positions, window)
-        score_NKGP = score_NKGP.masked_fill(hidden_NP[:, None, None], -torch.inf)
-        scores = torch.cat([score_NKGP, own_RKGT[prefix.rows]], dim=-1)
-        weights = scores.softmax(dim=-1, dtype=torch.float32).to(value_RKTD.dtype)
-        columns = key_KPD.shape[1]
-        own_RKGT[prefix.rows] = weights[..., columns:]
-        part_KND = weights[..., :columns].transpose(0, 1).flatten(1, 2) @ value_KPD
-        output_RKGD[prefix.rows] = _by_rows(part_KND, len(prefix.rows))
-    return output_RKGD + own_RKGT @ value_RKTD
-
-
-def _by_rows(stacked: torch.Tensor, rows: int) -> torch.Tensor:
-    """(K, N x G, X) -> (N, K, G, X)."""
-    heads, stacked_rows, width = stacked.shape
-    # Not -1: the prefix of a prompt of one token is empty, and says nothing of the other sizes.
-    return stacked.view(heads, rows, stacked_rows // rows, width).transpose(0, 1)
+        own_RKGT.masked_fill_(~mask_R11T, -torch.inf)
+    rows, heads, group, _ = query_RKGD.shape
+    # Rows in the order of their prefixes, and heads before them: a prefix is a matrix product.
+    query_KRGD = query_RKGD[prefixes.order_R].transpose(0, 1).contiguous()
+    score_KRGP = query_KRGD.new_empty(heads, rows, group, prefixes.columns)
+    for layers, first, last in prefixes.ranges():
+        key_KPD, _ = layers[layer]
+        torch.bmm(
+            query_KRGD[:, first:last].flatten(1, 2),
+            key_KPD.transpose(1, 2),
+            out=score_KRGP[:, first:last, :, : key_KPD.shape[1]].flatten(1, 2),
+        )
+    score_KRGP.masked_fill_(prefixes.hidden(window)[:, None], -torch.inf)
+    scores = torch.cat([score_KRGP, own_RKGT[prefixes.order_R].transpose(0, 1)], dim=-1)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(value_RKTD.dtype)
+    columns = prefixes.columns
+    part_KRGD = torch.empty_like(query_KRGD)
+    for layers, first, last in prefixes.ranges():
+        _, value_KPD = layers[layer]
+        torch.bmm(
+            weights[:, first:last, :, : value_KPD.shape[1]].flatten(1, 2),
+            value_KPD,
+            out=part_KRGD[:, first:last].flatten(1, 2),
+        )
+    own_RKGT = weights[..., columns:].transpose(0, 1)[prefixes.place_R]
+    return part_KRGD.transpose(0, 1)[prefixes.place_R] + own_RKGT @ value_RKTD

@@ -1,60 +1,67 @@
 """The decoding loop of one group of requests: prefill what they share, then a token a row a step.
 
-Reads a causal language model and requests; yields completions as they finish; writes nothing. A row
-that finishes leaves the batch and the group's next request takes its place. Every row's first step
-feeds its last prompt token, so that what comes before it, the prefix, can be shared: six samples
-of an arm, the arms of a candidate and the candidates of a spine cost one forward pass over the
-longest prefix, and where many rows share it, one place in memory (`attention`). Knows nothing of
-plans, processes or what is owed.
+Reads a causal language model and requests; yields completions as they finish; writes nothing. A
+row stands for all requests whose tokens are the same till now, prompt included: the samples of an
+arm are one row until they draw differently, and part then. A row that finishes leaves the batch and
+the group's next requests take its place. Every row's first step feeds its last prompt token, so
+that what comes before it, the prefix, can be shared: the arms of a candidate and the candidates of
+a spine cost one forward pass over the longest prefix, and where many requests share it, one place
+in memory. Knows nothing of plans, processes or what is owed.
 
-Dimensions: R rows, T columns (tokens), V vocabulary.
+Dimensions: R rows, S samples (requests in flight), T columns (tokens), V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
-import numpy as np
 import torch
-from transformers.cache_utils import DynamicCache
 
-from branchdiag.engines.attention import SharedPrefix, StepPrefixes, can_share_prefixes
+from branchdiag.engines.attention import Layers, can_share_prefixes
 from branchdiag.engines.base import Completion, Request
-from branchdiag.engines.cache import AlignedCache, Layers, Newcomers
-from branchdiag.engines.plan import Prefix, share_prefixes
+from branchdiag.engines.cache import AlignedCache, Newcomer
+from branchdiag.engines.plan import share_prefixes
+from branchdiag.engines.prefixes import Prefixes
 from branchdiag.engines.sampling import Filters, draw, uniforms
 
-PREFILL_TOKENS = 8192
-"""Tokens of one prefill pass, padding included (one longer prefix is still one pass)."""
-REBUILD_SHARE = 8
-"""The batch is rebuilt when this part of its rows (1/8) is done: it costs about half a step."""
+JOINING_SHARE = 8
+"""Requests join when this part (1/8) of the batch is free: fewer are not worth a prefill."""
 ROOM_COLUMNS = 32
-"""Columns taken ahead at a rebuild."""
-ROWS_A_PREFIX = 8
-"""A group whose prefixes have this many rows each, on average, keeps them outside of the rows."""
+"""Columns taken ahead when there is no more room."""
+REQUESTS_A_PREFIX = 8
+"""A group with this many requests a prefix, on average, keeps prefixes outside of the rows."""
+FAR_AHEAD = 4
+"""A row this many times as wide as the mean waits for others like it: a step is as wide as its
+widest row, and one that never ends would slow down all the others."""
+PARKED_SHARE = 4
+"""At most this part (1/4) of the batch waits so; what waits keeps its memory."""
 
 
 @dataclass(slots=True)
 class _Row:
-    """A request in flight."""
+    """Requests whose tokens are the same till now: one sequence for the model."""
 
-    request: Request
+    requests: list[Request]
     budget: int
-    holder: int
+    prefix: int
     tokens: list[int] = field(default_factory=list)
 
     @property
-    def prefix_length(self) -> int:
-        """Tokens of the prompt before its last."""
-        return len(self.request.prompt_ids) - 1
+    def prompt(self) -> tuple[int, ...]:
+        return self.requests[0].prompt_ids
 
     @property
     def newest(self) -> int:
         """The token that the next step feeds."""
-        return self.tokens[-1] if self.tokens else self.request.prompt_ids[-1]
+        return self.tokens[-1] if self.tokens else self.prompt[-1]
+
+    @property
+    def position(self) -> int:
+        """Where that token stands."""
+        return len(self.prompt) - 1 + len(self.tokens)
 
 
 class GroupDecoder:
@@ -64,7 +71,7 @@ class GroupDecoder:
         model: a causal language model in evaluation mode.
         stop_ids: tokens that end a completion; never part of it.
         context_length: prompt and completion together never exceed it.
-        batch_size: rows decoded together.
+        batch_size: requests decoded together.
     """
 
     def __init__(
@@ -77,6 +84,7 @@ class GroupDecoder:
         self.vocabulary_size = int(model.get_input_embeddings().weight.shape[0])
         self.can_share = can_share_prefixes(model)
 
+    @torch.inference_mode()
     def decode(self, requests: Sequence[Request]) -> Iterator[list[Completion]]:
         """Complete every request; each list holds what one step finished.
 
@@ -86,10 +94,17 @@ class GroupDecoder:
         waiting, refused = self._admit(requests)
         if refused:
             yield refused
-        longest, holders = share_prefixes([row.request.prompt_ids[:-1] for row in waiting])
-        for row, holder in zip(waiting, holders, strict=True):
-            row.holder = holder
-        yield from self._run(waiting, longest)
+        longest, numbers = share_prefixes([row.prompt[:-1] for row in waiting])
+        for row, number in zip(waiting, numbers, strict=True):
+            row.prefix = number
+        shared = self.can_share and len(waiting) >= REQUESTS_A_PREFIX * len(longest)
+        prefixes = Prefixes(self.model, longest, stacked=shared)
+        batch = _Batch(self.model, prefixes, self.stop_ids, self.batch_size)
+        waiting.reverse()  # popped from the end
+        while waiting or batch.in_flight:
+            batch.join(waiting)
+            if finished := batch.step():
+                yield finished
 
     def _admit(self, requests: Sequence[Request]) -> tuple[list[_Row], list[Completion]]:
         rows, done = [], []
@@ -106,153 +121,190 @@ class GroupDecoder:
             elif budget <= 0:
                 done.append(Completion(request.key, (), "length"))
             else:
-                rows.append(_Row(request, budget, holder=-1))
+                rows.append(_Row([request], budget, prefix=-1))
         return rows, done
 
-    @torch.inference_mode()
-    def _run(self, waiting: list[_Row], longest: list[Prefix]) -> Iterator[list[Completion]]:
-        shared = self.can_share and len(waiting) >= ROWS_A_PREFIX * len(longest)
-        waiting.reverse()  # popped from the end
-        prefixes: dict[int, Layers] = {}
-        cache = AlignedCache()
-        batch: list[_Row | None] = []
-        state: _Batch | None = None
-        while waiting or any(row is not None for row in batch):
-            alive = [i for i, row in enumerate(batch) if row is not None]
-            free = self.batch_size - len(alive) if waiting else len(batch) - len(alive)
-            if state is None or cache.room == 0 or REBUILD_SHARE * free >= max(1, len(batch)):
-                joining = [waiting.pop() for _ in range(min(free, len(waiting)))] if waiting else []
-                self._prefill({row.holder for row in joining} - prefixes.keys(), longest, prefixes)
-                batch = [batch[i] for i in alive] + list(joining)
-                rows = [row for row in batch if row is not None]
-                cache.rebuild(alive, _newcomers(joining, prefixes, shared), self._room(rows))
-                state = _Batch.of(rows, prefixes if shared else None, self.model.device)
-                still = {row.holder for row in (waiting + rows if shared else waiting)}
-                for holder in prefixes.keys() - still:
-                    del prefixes[holder]
-            tokens = self._step(cache, batch, state)
-            finished = []
-            for i, token in enumerate(tokens):
-                member = batch[i]
-                if member is not None and (done := self._take(member, token)) is not None:
-                    finished.append(done)
-                    batch[i] = None
-            if finished:
-                yield finished
 
-    def _room(self, rows: list[_Row]) -> int:
-        """Columns to take ahead: no more than the longest budget left."""
-        return min(ROOM_COLUMNS, max(row.budget - len(row.tokens) for row in rows))
+class _Batch:
+    """The rows being decoded, their cache, and the rows parked until there are others as wide.
 
-    def _prefill(
-        self, holders: set[int], longest: list[Prefix], prefixes: dict[int, Layers]
-    ) -> None:
-        """Compute keys and values of whole prefixes, in passes of about `PREFILL_TOKENS`."""
-        todo = sorted(holders, key=lambda holder: (len(longest[holder]), holder))
-        while todo:
-            width = max(1, len(longest[todo[-1]]))
-            now = todo[-max(1, PREFILL_TOKENS // width) :]
-            del todo[-len(now) :]
-            # Padded on the right: a causal model's prefix does not see what follows it.
-            ids = [[*longest[holder], *[0] * (width - len(longest[holder]))] for holder in now]
-            cache: Any = DynamicCache()
-            self.model(
-                input_ids=torch.tensor(ids, device=self.model.device),
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
+    Args:
+        size: requests in flight at most, parked ones counted.
+    """
+
+    def __init__(self, model: Any, prefixes: Prefixes, stop_ids: frozenset[int], size: int) -> None:
+        self.model, self.prefixes, self.stop_ids, self.size = model, prefixes, stop_ids, size
+        self.rows: list[_Row] = []
+        self.parked: list[tuple[_Row, Layers]] = []
+        self.cache = AlignedCache()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that have joined and not finished."""
+        return sum(len(row.requests) for row in self.rows) + self._n_parked
+
+    @property
+    def _n_parked(self) -> int:
+        return sum(len(row.requests) for row, _ in self.parked)
+
+    def join(self, waiting: list[_Row]) -> None:
+        """Take requests from the end of those that wait, if there is place, and make room."""
+        joining = _merged(self._called(waiting))
+        self.prefixes.compute({row.prefix for row in joining})
+        newcomers = [self._newcomer(row) for row in joining]
+        if self.parked and not waiting:
+            joining += [row for row, _ in self.parked]
+            newcomers += [Newcomer(own[0][0].shape[1], own) for _, own in self.parked]
+            self.parked = []
+        columns = max((newcomer.length for newcomer in newcomers), default=0)
+        if not self.cache.room or columns > self.cache.used:
+            if waiting:
+                self._park()
+            everyone = [*self.rows, *joining, *waiting]
+            self.cache.reserve(
+                rows=min(self.size, sum(len(row.requests) for row in everyone)),
+                columns=columns,
+                room=min(ROOM_COLUMNS, max(row.budget - len(row.tokens) for row in everyone)),
+                like=newcomers[0].layers if newcomers else None,
             )
-            for i, holder in enumerate(now):
-                length = len(longest[holder])
-                prefixes[holder] = [
-                    (layer.keys[i, :, :length].clone(), layer.values[i, :, :length].clone())
-                    for layer in cache.layers
-                ]
+        if newcomers:
+            self.cache.append(newcomers)
+            self.rows += joining
+            needed = list(waiting)
+            if self.prefixes.stacked:
+                needed += [*self.rows, *(row for row, _ in self.parked)]
+            self.prefixes.keep({row.prefix for row in needed})
 
-    def _step(self, cache: AlignedCache, batch: list[_Row | None], state: _Batch) -> list[int]:
-        """Feed every row's newest token and draw the next. Finished rows ride along unread."""
+    def _called(self, waiting: list[_Row]) -> list[_Row]:
+        free = self.size - self.in_flight
+        if len(waiting) > free and JOINING_SHARE * free < self.size and self.rows:
+            return []
+        return [waiting.pop() for _ in range(min(free, len(waiting)))]
+
+    def _newcomer(self, row: _Row) -> Newcomer:
+        """A shared prefix brings nothing: it lies outside of the rows."""
+        length = 0 if self.prefixes.stacked else row.position
+        return Newcomer(length, self.prefixes.held[row.prefix])
+
+    def _park(self) -> None:
+        """Set aside the rows that make all others wide."""
+        if not self.rows:
+            return
+        mean = sum(self.cache.lengths) / len(self.rows)
+        left = self.size // PARKED_SHARE - self._n_parked
+        staying = []
+        for i, row in enumerate(self.rows):
+            if self.cache.lengths[i] > FAR_AHEAD * mean and len(row.requests) <= left:
+                left -= len(row.requests)
+                self.parked.append((row, self.cache.row(i)))
+            else:
+                staying.append(i)
+        self.rows = [self.rows[i] for i in staying]
+        self.cache.arrange(staying)
+
+    def step(self) -> list[Completion]:
+        """Feed every row's newest token and draw each request's next; what that finishes."""
         device = self.model.device
-        feed = [row.newest if row is not None else 0 for row in batch]
-        position_R = torch.from_numpy(state.positions).to(device)
+        position_R = torch.tensor([row.position for row in self.rows], device=device)
         options = {}
-        if state.shared is not None:
-            options["prefixes"] = StepPrefixes(state.shared, position_R)
+        if self.prefixes.stacked:
+            options["prefixes"] = self.prefixes.step(
+                [row.prefix for row in self.rows],
+                [len(row.prompt) - 1 for row in self.rows],
+                position_R,
+            )
         logits_RV = self.model(
-            input_ids=torch.tensor(feed, device=device)[:, None],
-            attention_mask=cache.mask_RT[:, : cache.used + 1],
+            input_ids=torch.tensor([[row.newest] for row in self.rows], device=device),
+            attention_mask=self.cache.mask,
             position_ids=position_R[:, None],
-            past_key_values=cache.cache,
+            past_key_values=self.cache.cache,
             use_cache=True,
             logits_to_keep=1,
             **options,
         ).logits[:, -1]
-        cache.lengths = [length + 1 for length in cache.lengths]
-        uniform_R = torch.from_numpy(uniforms(state.seeds, state.steps)).to(device)
-        state.steps += 1
-        state.positions = np.minimum(state.positions + 1, self.context_length - 1)
-        return draw(logits_RV, state.filters, uniform_R).tolist()
+        self.cache.advance()
+        samplings = [row.requests[0].sampling for row in self.rows]
+        filters = Filters.of(
+            [sampling.temperature for sampling in samplings],
+            [sampling.top_p for sampling in samplings],
+            [sampling.top_k for sampling in samplings],
+            device,
+        )
+        samples = [(i, row, request) for i, row in enumerate(self.rows) for request in row.requests]
+        uniform_S = uniforms(
+            [request.seed for _, _, request in samples], [len(row.tokens) for _, row, _ in samples]
+        )
+        row_S = torch.tensor([i for i, _, _ in samples], device=device)
+        tokens = draw(logits_RV, filters, torch.from_numpy(uniform_S).to(device), row_S).tolist()
+        return self._take(iter(tokens))
 
-    def _take(self, row: _Row, token: int) -> Completion | None:
-        """Give a row its token; the completion if that ends it."""
-        key = row.request.key
+    def _take(self, tokens: Iterator[int]) -> list[Completion]:
+        """Give each request its token: rows go on, part or end."""
+        finished: list[Completion] = []
+        after: list[_Row | None] = []
+        parted: list[tuple[_Row, int]] = []
+        for i, row in enumerate(self.rows):
+            by_token: dict[int, list[Request]] = {}
+            for request in row.requests:
+                by_token.setdefault(next(tokens), []).append(request)
+            going_on = []
+            for token, requests in by_token.items():
+                if (end := self._end_of(row, token)) is not None:
+                    finished += [replace(end, key=request.key) for request in requests]
+                else:
+                    written = row.tokens if len(by_token) == 1 else list(row.tokens)
+                    written.append(token)
+                    going_on.append(_Row(requests, row.budget, row.prefix, written))
+            after.append(going_on[0] if going_on else None)
+            parted += [(new, i) for new in going_on[1:]]
+        self.rows, sources = _close_gaps(after, parted)
+        self.cache.arrange(sources)
+        return finished
+
+    def _end_of(self, row: _Row, token: int) -> Completion | None:
+        """What a token makes of a row's requests, if it ends them."""
+        key = row.requests[0].key
         if token < 0:
             return Completion(key, (), "error", "the model's logits are not finite")
         if token in self.stop_ids:
             return Completion(key, tuple(row.tokens), "stop", stop_id=token)
-        row.tokens.append(token)
-        if len(row.tokens) == row.budget:
-            return Completion(key, tuple(row.tokens), "length")
+        if len(row.tokens) + 1 == row.budget:
+            return Completion(key, (*row.tokens, token), "length")
         return None
 
 
-@dataclass(slots=True)
-class _Batch:
-    """What a step needs of its rows beside their tokens; made at a rebuild."""
-
-    seeds: np.ndarray[Any, np.dtype[np.uint64]]
-    steps: np.ndarray[Any, np.dtype[np.int64]]
-    positions: np.ndarray[Any, np.dtype[np.int64]]
-    filters: Filters
-    shared: list[SharedPrefix] | None
-
-    @staticmethod
-    def of(rows: list[_Row], prefixes: dict[int, Layers] | None, device: torch.device) -> _Batch:
-        samplings = [row.request.sampling for row in rows]
-        return _Batch(
-            np.array([row.request.seed for row in rows], dtype=np.uint64),
-            np.array([len(row.tokens) for row in rows], dtype=np.int64),
-            np.array([row.prefix_length + len(row.tokens) for row in rows], dtype=np.int64),
-            Filters.of(
-                [sampling.temperature for sampling in samplings],
-                [sampling.top_p for sampling in samplings],
-                [sampling.top_k for sampling in samplings],
-                device,
-            ),
-            None if prefixes is None else _share(rows, prefixes, device),
-        )
+def _merged(rows: list[_Row]) -> list[_Row]:
+    """Rows of one prompt and one way of sampling become one."""
+    merged = []
+    for _, same in groupby(rows, key=lambda row: (row.prompt, row.requests[0].sampling)):
+        first, *others = same
+        first.requests += [row.requests[0] for row in others]
+        merged.append(first)
+    return merged
 
 
-def _share(
-    rows: list[_Row], prefixes: dict[int, Layers], device: torch.device
-) -> list[SharedPrefix]:
-    """The prefixes that lie outside of the rows, each with its rows."""
-    members: dict[int, list[int]] = {}
-    for i, row in enumerate(rows):
-        members.setdefault(row.holder, []).append(i)
-    return [
-        SharedPrefix(
-            torch.tensor(indices, device=device),
-            prefixes[holder],
-            torch.tensor([rows[i].prefix_length for i in indices], device=device),
-        )
-        for holder, indices in members.items()
-    ]
+def _close_gaps(
+    after: list[_Row | None], parted: list[tuple[_Row, int]]
+) -> tuple[list[_Row], list[int]]:
+    """Rows that parted, then the last rows, take the places of those that ended.
 
+    Args:
+        after: what has become of each row; None if it ended.
+        parted: further rows, each with the index of the row that it parted from.
 
-def _newcomers(rows: list[_Row], prefixes: dict[int, Layers], shared: bool) -> list[Newcomers]:
-    """Rows that join, with a copy of their prefix unless it is shared; those of one together."""
-    groups = groupby(rows, key=lambda row: (row.holder, 0 if shared else row.prefix_length))
-    return [
-        Newcomers(len(list(members)), length, prefixes[holder])
-        for (holder, length), members in groups
-    ]
+    Returns:
+        The rows, and for each the index of the row whose cache it goes on from.
+    """
+    places = list(zip(after, range(len(after)), strict=True))
+    new = parted[::-1]
+    for gap in [i for i, row in enumerate(after) if row is None]:
+        if new:
+            places[gap] = new.pop()
+            continue
+        while places and places[-1][0] is None:
+            places.pop()
+        if gap >= len(places):
+            break
+        places[gap] = places.pop()
+    places += new[::-1]
+    return [row for row, _ in places if row is not None], [source for _, source in places]

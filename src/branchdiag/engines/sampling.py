@@ -8,7 +8,8 @@ et al. 2020: the smallest set of most likely tokens whose mass reaches top_p, th
 included), then the inverse of the cumulative distribution in the order of token ids: rounding
 moves a boundary by a hair but never reorders tokens.
 
-Dimensions: R rows, V vocabulary, K most likely tokens.
+Dimensions: R rows, S samples (several may be drawn from one row), V vocabulary, K most likely
+tokens.
 """
 
 from __future__ import annotations
@@ -79,45 +80,67 @@ class Filters:
         return Filters(self.temperature[index], self.top_p[index], self.top_k[index])
 
 
-def draw(logits_RV: torch.Tensor, filters: Filters, uniform_R: torch.Tensor) -> torch.Tensor:
-    """One token id a row. Temperature 0 takes the most likely token (the first of equals).
+def draw(
+    logits_RV: torch.Tensor,
+    filters: Filters,
+    uniform_S: torch.Tensor,
+    row_S: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """One token id a sample. Temperature 0 takes the most likely token (the first of equals).
 
     Args:
         logits_RV: float of any precision; computed with in float32.
         filters: the rows' sampling parameters.
-        uniform_R: float64 in [0, 1), on the same device.
+        uniform_S: float64 in [0, 1), on the same device.
+        row_S: the row that each sample is drawn from; None: one sample a row, in order.
 
     Returns:
-        Token ids of shape (R,), int64. Rows whose logits are not finite give -1.
+        Token ids of shape (S,), int64. Rows whose logits are not finite give -1.
     """
     import torch
 
     logits_RV = logits_RV.float()
+    if row_S is None:
+        row_S = torch.arange(len(logits_RV), device=logits_RV.device)
     greedy_R = filters.temperature == 0
     best_R = logits_RV.argmax(dim=-1)
     broken_R = ~torch.isfinite(logits_RV.gather(1, best_R[:, None]))[:, 0]
+    certain_R = best_R.masked_fill(broken_R, -1)
     if bool(greedy_R.all()):
-        return best_R.masked_fill(broken_R, -1)
+        return certain_R[row_S]
     warmth_R1 = filters.temperature.masked_fill(greedy_R, 1.0)[:, None]
     probability_RV = torch.softmax(logits_RV / warmth_R1, dim=-1)
     # A nucleus of one token needs no draw; of a sharp model most are.
     alone_R = probability_RV.gather(1, best_R[:, None])[:, 0] >= filters.top_p
-    token_R = torch.where(greedy_R | broken_R | alone_R, best_R, -1)
+    token_S = certain_R[row_S]
+    open_R = ~(greedy_R | broken_R | alone_R)
     vocabulary = logits_RV.shape[-1]
     for k in (*LIKELIEST, vocabulary):
-        rows_R = (token_R < 0).nonzero()[:, 0]
-        if not len(rows_R):
+        rows = open_R.nonzero()[:, 0]
+        if not len(rows):
             break
-        token_R[rows_R] = _draw_among_likeliest(
-            probability_RV[rows_R], filters.rows(rows_R), uniform_R[rows_R], min(k, vocabulary)
+        samples = open_R[row_S].nonzero()[:, 0]
+        place_R = torch.zeros_like(best_R)
+        place_R[rows] = torch.arange(len(rows), device=rows.device)
+        token_S[samples], settled = _draw_among_likeliest(
+            probability_RV[rows],
+            filters.rows(rows),
+            uniform_S[samples],
+            place_R[row_S[samples]],
+            min(k, vocabulary),
         )
-    return token_R.masked_fill(broken_R, -1)
+        open_R[rows] = ~settled
+    return token_S
 
 
 def _draw_among_likeliest(
-    probability_RV: torch.Tensor, filters: Filters, uniform_R: torch.Tensor, k: int
-) -> torch.Tensor:
-    """Draw from each row's filtered set, or give -1 where its k likeliest do not settle the set."""
+    probability_RV: torch.Tensor,
+    filters: Filters,
+    uniform_S: torch.Tensor,
+    row_S: torch.Tensor,
+    k: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw from each row's filtered set; also whether its k likeliest settle that set, (R,)."""
     import torch
 
     vocabulary = probability_RV.shape[-1]
@@ -135,28 +158,27 @@ def _draw_among_likeliest(
         limit_R1 <= k, (sorted_RK * (rank_K < limit_R1)).sum(-1, keepdim=True), 1.0
     )
     keep_RK = (rank_K < limit_R1) & (before_RK < filters.top_p[:, None] * left_R1)
-    kept_RV = torch.zeros_like(probability_RV, dtype=torch.float64)
-    kept_RV.scatter_(1, id_RK, sorted_RK * keep_RK)
-    token_R = _invert(kept_RV, uniform_R)
+    by_id_RK, order_RK = torch.sort(id_RK, dim=-1)
+    mass_RK = (sorted_RK * keep_RK).gather(1, order_RK)
+    token_S = by_id_RK[row_S].gather(1, _invert(mass_RK, uniform_S, row_S)[:, None])[:, 0]
     if whole:
-        return token_R
+        return token_S, torch.ones_like(limit_R1[:, 0], dtype=torch.bool)
     # The set is settled where it ends before the k likeliest do, its last token having no equal
     # after it; a top-k beyond k leaves the mass to be shared unknown.
     size_R1 = keep_RK.sum(-1, keepdim=True)
     last_R1 = sorted_RK.gather(1, size_R1 - 1)
     next_R1 = sorted_RK.gather(1, size_R1.clamp(max=k - 1))
     known_R1 = (limit_R1 <= k) | (filters.top_k[:, None] <= 0)
-    settled_R1 = (last_R1 > next_R1) & known_R1
-    return torch.where(settled_R1[:, 0], token_R, -1)
+    return token_S, ((last_R1 > next_R1) & known_R1)[:, 0]
 
 
-def _invert(mass_RV: torch.Tensor, uniform_R: torch.Tensor) -> torch.Tensor:
-    """The first column at which the cumulative mass exceeds the uniform number's share of all."""
+def _invert(mass_RK: torch.Tensor, uniform_S: torch.Tensor, row_S: torch.Tensor) -> torch.Tensor:
+    """The first column at which a row's cumulative mass exceeds the sample's share of all of it."""
     import torch
 
-    cumulative_RV = mass_RV.cumsum(-1)
-    total_R1 = cumulative_RV[:, -1:]
+    cumulative_RK = mass_RK.cumsum(-1)
+    total_R1 = cumulative_RK[:, -1:]
     # Rounding may bring the target to the total itself; the last column with mass is meant then.
     below_R1 = torch.nextafter(total_R1, torch.zeros_like(total_R1))
-    target_R1 = torch.minimum(uniform_R[:, None] * total_R1, below_R1)
-    return torch.searchsorted(cumulative_RV, target_R1, right=True)[:, 0]
+    target_S1 = torch.minimum(uniform_S[:, None] * total_R1[row_S], below_R1[row_S])
+    return torch.searchsorted(cumulative_RK[row_S], target_S1, right=True)[:, 0]

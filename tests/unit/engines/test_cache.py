@@ -1,4 +1,6 @@
-"""The aligned cache against lists: what a row sees is its own history, whoever joined or left."""
+"""The aligned cache against lists: what a row sees is its own history, whoever came, left or
+parted.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ import random
 import pytest
 import torch
 
-from branchdiag.engines.cache import AlignedCache, Newcomers
+from branchdiag.engines.attention import Layers
+from branchdiag.engines.cache import AlignedCache, Newcomer
 
 LAYERS, HEADS, SIZE = 2, 3, 4
 
@@ -22,65 +25,99 @@ def states(tokens: list[float], layer: int) -> torch.Tensor:
     return base + 10 * layer + 100 * torch.arange(HEADS)[:, None, None]
 
 
-def newcomers(tokens: list[float], length: int, count: int) -> Newcomers:
+def newcomer(tokens: list[float], length: int) -> Newcomer:
     layers = [(states(tokens, layer), -states(tokens, layer)) for layer in range(LAYERS)]
-    return Newcomers(count, length, layers)
+    return Newcomer(length, layers)
+
+
+EMPTY: Layers = newcomer([], 0).layers
+
+
+def write(cache: AlignedCache, new: list[float]) -> None:
+    """What a forward pass does: a column of keys and values for every row."""
+    for layer, held in enumerate(cache.cache.layers):
+        step = torch.stack([states([token], layer) for token in new])
+        keys, values = held.update(step, -step)
+        assert keys.shape == values.shape == (len(new), HEADS, cache.used, SIZE)
+    cache.advance()
 
 
 def check(cache: AlignedCache, rows: list[list[float]]) -> None:
+    assert cache.lengths == [len(tokens) for tokens in rows]
+    mask = cache.mask
+    assert mask.shape == (len(rows), cache.used + 1) and mask[:, -1].all()
     for layer, held in enumerate(cache.cache.layers):
         for row, tokens in enumerate(rows):
-            visible = cache.mask_RT[row, : cache.used].bool()
+            visible = mask[row, :-1].bool()
             keys = held.key_buffer[row, :, : cache.used][:, visible]
             values = held.value_buffer[row, :, : cache.used][:, visible]
             assert torch.equal(keys, states(tokens, layer))
             assert torch.equal(values, -keys)
             assert not visible[: cache.used - len(tokens)].any()  # right-aligned
+            assert torch.equal(cache.row(row)[layer][0], keys)
+            assert held.key_buffer[row, :, : cache.used].isfinite().all()
+            assert held.value_buffer[row, :, : cache.used].isfinite().all()
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_rows_keep_their_history_through_rebuilds(seed: int) -> None:
+@pytest.fixture(autouse=True)
+def _memory_is_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that nobody wrote holds NaN: it must never be read, not with weight 0 either."""
+
+    def new_empty(self: torch.Tensor, *size: object, **options: object) -> torch.Tensor:
+        return self.new_full(*size, torch.nan, **options)  # type: ignore[call-overload,no-any-return]
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", new_empty)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rows_keep_their_history(seed: int) -> None:
     rng = random.Random(seed)
     cache = AlignedCache()
     rows: list[list[float]] = []
-    for _ in range(12):
-        keep = [i for i in range(len(rows)) if rng.random() < 0.6]
-        joining, joined = [], []
-        for _ in range(rng.randrange(0 if keep else 1, 4)):
-            tokens = prefix(rng, rng.randrange(0, 9))
-            length, count = rng.randrange(0, len(tokens) + 1), rng.randrange(1, 4)
-            joining.append(newcomers(tokens, length, count))
-            joined += [tokens[:length] for _ in range(count)]
-        if not keep and not joining:
-            continue
+    capacity = 0
+    for _ in range(25):
+        joining = [
+            prefix(rng, rng.choice([0, 0, rng.randrange(9)])) for _ in range(rng.randrange(4))
+        ]
+        joining = joining if rows else [*joining, prefix(rng, 2)]
+        longest = max(map(len, joining), default=0)
         room = rng.randrange(1, 4)
-        cache.rebuild(keep, joining, room)
-        rows = [list(rows[i]) for i in keep] + [list(tokens) for tokens in joined]
-        assert cache.lengths == [len(tokens) for tokens in rows]
-        assert cache.room == room
-        for _ in range(rng.randrange(0, room + 1)):
+        if longest > cache.used or not cache.room or len(rows) + len(joining) > capacity:
+            capacity = len(rows) + len(joining) + rng.randrange(4)
+            cache.reserve(capacity, longest, room, EMPTY)
+            assert cache.used == max([longest, *map(len, rows)]) and cache.room == room
+        cache.append([newcomer([*tokens, 0.5, 0.5], len(tokens)) for tokens in joining])
+        rows += joining
+        check(cache, rows)
+        for _ in range(rng.randrange(0, cache.room + 1)):
             new = [rng.random() for _ in rows]
-            for layer, held in enumerate(cache.cache.layers):
-                step = torch.stack([states([token], layer) for token in new])
-                held.update(step, -step)
-            cache.lengths = [length + 1 for length in cache.lengths]
+            write(cache, new)
             rows = [[*tokens, token] for tokens, token in zip(rows, new, strict=True)]
+        check(cache, rows)
+        # Rows end, part and take each other's places.
+        sources = [rng.randrange(len(rows)) for _ in range(rng.randrange(1, capacity + 1))]
+        cache.arrange(sources)
+        rows = [rows[source] for source in sources]
         check(cache, rows)
 
 
 def test_columns_that_no_row_uses_are_dropped() -> None:
     cache = AlignedCache()
-    cache.rebuild([], [newcomers([0.1] * 50, 50, 1), newcomers([0.2] * 5, 5, 2)], room=4)
+    cache.reserve(3, 50, room=4, like=EMPTY)
+    cache.append([newcomer([0.1] * 50, 50), newcomer([0.2] * 5, 5), newcomer([0.3] * 5, 5)])
     assert cache.used == 50
-    cache.rebuild([1, 2], [], room=2)
+    cache.arrange([1, 2])
+    cache.reserve(2, 0, room=2)
     assert cache.used == 5 and cache.room == 2
+    check(cache, [[0.2] * 5, [0.3] * 5])
 
 
-def test_hidden_columns_hold_finite_numbers() -> None:
+def test_nothing_is_moved_where_every_row_stays() -> None:
     cache = AlignedCache()
-    cache.rebuild([], [newcomers([0.5] * 3, 3, 2), newcomers([], 0, 1)], room=3)
-    cache.rebuild([1], [newcomers([0.5] * 7, 7, 1), newcomers([], 0, 1)], room=3)
-    for held in cache.cache.layers:
-        for buffer in (held.key_buffer, held.value_buffer):
-            hidden = ~cache.mask_RT[:, : cache.used].bool()
-            assert (buffer[:, :, : cache.used].transpose(1, 2)[hidden] == 0).all()
+    cache.reserve(2, 3, room=1, like=EMPTY)
+    cache.append([newcomer([0.5] * 3, 3), newcomer([0.25] * 2, 2)])
+    before = cache.cache.layers[0].key_buffer.clone()
+    cache.arrange([0, 1])
+    assert torch.equal(before.nan_to_num(), cache.cache.layers[0].key_buffer.nan_to_num())
+    cache.arrange([0])
+    check(cache, [[0.5] * 3])

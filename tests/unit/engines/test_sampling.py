@@ -167,6 +167,17 @@ def test_a_row_draws_the_same_whatever_is_beside_it() -> None:
     assert together == alone
 
 
+def test_several_samples_of_a_row_draw_as_rows_of_their_own() -> None:
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(12, 300, generator=generator) * torch.tensor([[0.2], [3.0], [9.0]] * 4)
+    rows = [(t, 0.9, k) for t in (0.0, 0.7, 1.0) for k in (-1, 3, 50, 200)]
+    row = torch.tensor([0, 0, 0, 3, 5, 5, 11, 11, 11, 11, 7, 1, 2])
+    u = torch.from_numpy(uniforms(np.arange(13), np.zeros(13)))
+    together = draw(logits, filters(rows), u, row)
+    apart = draw(logits[row], filters([rows[i] for i in row]), u)
+    assert torch.equal(together, apart)
+
+
 def test_temperature_zero_takes_the_first_of_the_most_likely() -> None:
     logits = torch.tensor([[1.0, 5.0, 5.0, -math.inf], [0.0, 0.0, 0.0, 0.0]])
     tokens = draw(logits, filters([(0.0, 0.95, -1), (0.0, 1.0, -1)]), torch.tensor([0.9, 0.9]))
