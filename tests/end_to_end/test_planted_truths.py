@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from branchdiag.phases.g_report import analyse_run
+from branchdiag.phases.g_report import analyse, analyse_run
 from tests.planted_oracle import entropy, greedy_trace, label_chances
 from tests.planted_runs import (
     PHASES,
@@ -142,6 +142,14 @@ def test_bands_hold_the_exact_curves(world: World) -> None:
     figures = binned_truth(world.analysis, world.nodes)
     assert len(figures) >= 30
     assert_few_miss(figures, share=0.2)
+
+
+def test_a_score_fares_alone_as_it_does_among_the_signals(worlds: dict[str, Any]) -> None:
+    world = worlds["horizon"]
+    settings = world.planted.request.protocol.report
+    values = world.analysis.score_values
+    alone = analyse(values, world.frames["candidates"], settings)
+    assert alone.scores == world.analysis.scores
 
 
 def test_under_the_horizon_alone_only_absolute_figures_see_position(worlds: dict[str, Any]) -> None:

@@ -41,6 +41,7 @@ ATTEMPTS = 2
 _RETRIED = ("timeout", "crash", "memory")
 _LONGEST_WAIT_S = 60.0
 _WINDOW = 64  # pairs in flight for each worker: how far `imap` reads ahead
+_WORTH_A_START = 8  # waiting pairs: a worker takes a second to start, most answers milliseconds
 
 Pair = tuple[str | None, str]
 
@@ -108,6 +109,21 @@ class GradingPool:
         """
         return list(self.imap(pairs))
 
+    def begin(self, pairs: Iterable[Pair]) -> None:
+        """Hands pairs over without waiting; `grade_many` of the same takes what there is by then.
+
+        Raises:
+            MissingRequirement: workers cannot start on this machine.
+        """
+        for pair in pairs:
+            self._submit(pair)
+        self._advance(wait=False)
+
+    def has(self, pairs: Iterable[Pair]) -> bool:
+        """Whether all these have their grades: `grade_many` of them would not wait."""
+        self._advance(wait=False)
+        return all(pair in self._memo and self._memo[pair].grade for pair in pairs)
+
     def imap(self, pairs: Iterable[Pair]) -> Iterator[Grade]:
         """Grades as a stream, in order; reads ahead no further than the workers need.
 
@@ -159,7 +175,9 @@ class GradingPool:
             worker = next((w for w in self._workers if w.is_idle), None)
             if worker is None:
                 starting = sum(not w.is_ready for w in self._workers)
-                if len(self._workers) < self._limit and starting < len(self._queue):
+                if len(self._workers) < self._limit and starting * _WORTH_A_START < len(
+                    self._queue
+                ):
                     self._start()
                     continue
                 return

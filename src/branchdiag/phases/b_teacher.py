@@ -11,14 +11,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from branchdiag.phases.base import Context, Done, Outcome, Phase, Unit
 from branchdiag.phases.groups import diagnosed
+from branchdiag.phases.side_by_side import in_order
 from branchdiag.prompts import render_student, render_teacher
+
+_Texts: TypeAlias = tuple[Sequence[int], Sequence[int], Sequence[int]]
+"""Of a spine: the student's prompt, the teacher's, and the spine itself."""
 
 TOP_COLUMNS = ("top_ids", "top_teacher", "top_student")
 
@@ -88,37 +92,50 @@ def units(context: Context) -> list[Unit]:
 
 
 def work(context: Context, owed: Sequence[Unit]) -> Generator[Outcome]:
-    """Score the owed spines, one at a time: no row depends on what else is owed."""
+    """Score the owed spines, each by itself: no row depends on what else is owed."""
     from branchdiag.scoring.forward import score_spine
 
-    teacher, candidates = context.protocol.teacher, context.protocol.candidates
+    settings, candidates = context.protocol.teacher, context.protocol.candidates
     spines = {row["problem_id"]: row for row in context.run.table("spines").rows()}
-    for unit in owed:
-        spine = spines[str(unit[0])]
-        problem = context.problem(spine["problem_id"])
-        student_prompt = render_student(context.tokenizer, context.protocol.spine, problem)
-        teacher_prompt = render_teacher(
-            context.tokenizer, teacher, context.protocol.spine.prompt, problem
+    student, teacher = context.student_model, context.teacher_model
+    valid_mask = context.valid_tokens.mask
+
+    def measure(texts: _Texts) -> dict[str, NDArray[Any]]:
+        student_ids, teacher_ids, spine_ids = texts
+        return score_spine(
+            student,
+            teacher,
+            student_ids,
+            teacher_ids,
+            spine_ids,
+            valid_mask,
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            chunk_positions=settings.chunk_positions,
         )
-        scores = score_spine(
-            context.student_model,
-            context.teacher_model,
-            student_prompt.token_ids,
-            teacher_prompt.token_ids,
-            spine["spine_ids"],
-            context.valid_tokens.mask,
-            temperature=teacher.temperature,
-            top_k=teacher.top_k,
-            chunk_positions=teacher.chunk_positions,
-        )
+
+    texts = [_texts(context, spines[str(unit[0])]) for unit in owed]
+    passes = in_order(measure, texts, [student, teacher])
+    for unit, scores in zip(owed, passes, strict=True):
         rows = rows_of_spine(
-            problem.problem_id,
-            spine["spine_ids"],
+            str(unit[0]),
+            spines[str(unit[0])]["spine_ids"],
             scores,
             min_p2=candidates.min_p2,
             min_ratio=candidates.min_ratio,
         )
         yield Done(unit, {"positions": rows}, tokens=len(rows))
+
+
+def _texts(context: Context, spine: Mapping[str, Any]) -> _Texts:
+    problem, settings = context.problem(spine["problem_id"]), context.protocol.spine
+    return (
+        render_student(context.tokenizer, settings, problem).token_ids,
+        render_teacher(
+            context.tokenizer, context.protocol.teacher, settings.prompt, problem
+        ).token_ids,
+        spine["spine_ids"],
+    )
 
 
 PHASE = Phase(

@@ -10,7 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from branchdiag.phases.base import Context, Done, Outcome, Phase, Unit
+from branchdiag.phases.side_by_side import in_order
 from branchdiag.prompts import render_teacher
 from branchdiag.store.fingerprint import derive_seed
 
@@ -32,35 +36,38 @@ def work(context: Context, owed: Sequence[Unit]) -> Generator[Outcome]:
         context.run.table("candidates").read(["candidate_id", "problem_id", "position"]).to_pylist()
     ):
         candidates.setdefault(row["problem_id"], []).append((row["position"], row["candidate_id"]))
-    for unit in owed:
-        name = str(unit[0])
-        wanted = sorted(candidates[name])
-        prompt = render_teacher(
-            context.tokenizer,
-            context.protocol.teacher,
-            context.protocol.spine.prompt,
-            context.problem(name),
-        )
+    model, teacher = context.teacher_model, context.protocol.teacher
+
+    def measure(task: tuple[str, Sequence[int]]) -> dict[str, NDArray[np.float64]]:
+        name, prompt_ids = task
         distributions = dropout_distributions(
-            context.teacher_model,
-            prompt.token_ids,
+            model,
+            prompt_ids,
             spines[name]["spine_ids"],
-            [position for position, _ in wanted],
+            [position for position, _ in sorted(candidates[name])],
             layers=settings.layers,
             probability=settings.probability,
             samples=settings.samples,
             seed=derive_seed(context.seed, "dropout", name),
-            chunk=context.protocol.teacher.chunk_positions,
-            temperature=context.protocol.teacher.temperature,
+            chunk=teacher.chunk_positions,
+            temperature=teacher.temperature,
         )
-        figures = uncertainty(distributions.plain_CV, distributions.samples_MCV)
+        return uncertainty(distributions.plain_CV, distributions.samples_MCV)
+
+    tasks = []
+    for unit in owed:
+        name, prompt = str(unit[0]), context.protocol.spine.prompt
+        rendered = render_teacher(context.tokenizer, teacher, prompt, context.problem(name))
+        tasks.append((name, rendered.token_ids))
+    for unit, figures in zip(owed, in_order(measure, tasks, [model]), strict=True):
+        name = str(unit[0])
         rows = [
             {
                 "candidate_id": candidate,
                 "problem_id": name,
                 **{column: float(values[index]) for column, values in figures.items()},
             }
-            for index, (_, candidate) in enumerate(wanted)
+            for index, (_, candidate) in enumerate(sorted(candidates[name]))
         ]
         yield Done(unit, {"dropout": rows}, tokens=len(spines[name]["spine_ids"]))
 

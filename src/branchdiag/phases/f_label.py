@@ -13,8 +13,9 @@ decodes.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -33,6 +34,8 @@ from branchdiag.phases.grading import answers_of, grade_row, ungraded
 from branchdiag.protocol import ContinuationSettings, LabelSettings
 
 CHUNK_CANDIDATES = 32
+CHUNKS_AHEAD = 16
+"""Chunks whose answers are read while a grader, which takes a second to start, is at an earlier."""
 
 
 def viable(successes: int, samples: int, settings: LabelSettings) -> bool:
@@ -186,24 +189,42 @@ def work(context: Context, owed: Sequence[Unit]) -> Generator[Outcome]:
     samples = _samples_in_arm_order(context, candidates)
     names = [str(unit[0]) for unit in owed]
     with GradingPool(settings.grading_workers, settings.grading_timeout_s) as pool:
+
+        def labelled(chunk: _Chunk) -> Iterator[Outcome]:
+            grades = iter(pool.grade_many(chunk.pairs))
+            for name, answers in chunk.answers.items():
+                graded = [
+                    grade_row(row, loose, next(grades), next(grades))
+                    for row, (loose, _) in zip(samples[name], answers, strict=True)
+                ]
+                yield _outcome(candidates[name], graded, settings)
+
+        waiting: deque[_Chunk] = deque()
         for start in range(0, len(names), CHUNK_CANDIDATES):
-            chunk = names[start : start + CHUNK_CANDIDATES]
             answers = {
-                name: _answers(context, candidates[name], spines, samples[name]) for name in chunk
+                name: _answers(context, candidates[name], spines, samples[name])
+                for name in names[start : start + CHUNK_CANDIDATES]
             }
             pairs = [
                 (answer, spines[candidates[name]["problem_id"]]["gold_answer"])
-                for name in chunk
-                for both in answers[name]
+                for name, of_samples in answers.items()
+                for both in of_samples
                 for answer in both
             ]
-            grades = iter(pool.grade_many(pairs))
-            for name in chunk:
-                graded = [
-                    grade_row(row, loose, next(grades), next(grades))
-                    for row, (loose, _) in zip(samples[name], answers[name], strict=True)
-                ]
-                yield _outcome(candidates[name], graded, settings)
+            pool.begin(pairs)
+            waiting.append(_Chunk(answers, pairs))
+            while waiting and (len(waiting) > CHUNKS_AHEAD or pool.has(waiting[0].pairs)):
+                yield from labelled(waiting.popleft())
+        for chunk in waiting:
+            yield from labelled(chunk)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Candidates whose answers are read: name -> answers of each sample, and what is to grade."""
+
+    answers: dict[str, list[tuple[str | None, str | None]]]
+    pairs: list[tuple[str | None, str]]
 
 
 def _samples_in_arm_order(

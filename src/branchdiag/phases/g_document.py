@@ -6,7 +6,7 @@ page, the terminal and `--json` show. Computes counts and shares alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from branchdiag.phases.g_report import Analysis
+    from branchdiag.report.candidate import CandidateView
     from branchdiag.stats.estimate import Estimate
     from branchdiag.stats.overall import Overall
 
@@ -335,3 +336,30 @@ def errors_of(context: Context) -> dict[str, int]:
         for letter, record in context.run.manifest["phases"].items()
         if record.get("failed")
     }
+
+
+def examples(context: Context, among: Collection[str]) -> list[CandidateView]:
+    """A few candidates with the spine around them, for the page."""
+    from branchdiag.report.candidate import candidate_view, pick_examples
+
+    wanted = set(among)
+    chosen = pick_examples(
+        row for row in context.run.table("labels").rows() if row["candidate_id"] in wanted
+    )
+    tables = {
+        name: [row for row in context.run.table(name).rows() if row["candidate_id"] in chosen]
+        for name in ("candidates", "labels", "grades")
+    }
+    spines = {row["problem_id"]: row for row in context.run.table("spines").rows()}
+    by_id = {row["candidate_id"]: row for row in tables["candidates"]}
+    label_of = {row["candidate_id"]: row for row in tables["labels"]}
+    return [
+        candidate_view(
+            by_id[name],
+            spines[by_id[name]["problem_id"]],
+            context.decode,
+            label=label_of[name],
+            grades=[row for row in tables["grades"] if row["candidate_id"] == name],
+        )
+        for name in chosen
+    ]

@@ -46,6 +46,16 @@ class Group:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Entries:
+    """Every score and signal of a group's candidates: raw (C,), and as each fares by itself."""
+
+    frame: pd.DataFrame
+    columns: dict[str, npt.NDArray[np.float64]]
+    absolute: list[ScoreResult]
+    relative: list[RelativeScoreResult]
+
+
 def declared_entries() -> dict[str, Score]:
     """Every score and signal with its declared sign, in the order of every table."""
     from branchdiag.stats.scores import SCORES, Score
@@ -54,15 +64,10 @@ def declared_entries() -> dict[str, Score]:
     return {**SCORES, **signals}
 
 
-def evaluate_group(
-    name: str,
-    description: str,
-    values: pd.DataFrame,
-    signals: pd.DataFrame,
-    settings: ReportSettings,
-    resampling: Resampling,
-) -> Group:
-    """The leaderboard of one group of candidates.
+def evaluate_entries(
+    values: pd.DataFrame, signals: pd.DataFrame, settings: ReportSettings, resampling: Resampling
+) -> Entries:
+    """Every declared score and signal of one group's candidates, each by itself.
 
     Args:
         values: a row a candidate, of `g_report.score_values`.
@@ -70,27 +75,42 @@ def evaluate_group(
     """
     from branchdiag.phases.g_report import arms_of_labels
     from branchdiag.stats.horizon_null import evaluate_relative_scores
-    from branchdiag.stats.leaderboard import compare
-    from branchdiag.stats.scores import binary_labels, evaluate_scores
+    from branchdiag.stats.scores import evaluate_scores
 
     declared = declared_entries()
     measured = [column for column in SIGNALS if column in signals]
     frame = values.merge(signals[["candidate_id", *measured]], on="candidate_id", how="left")
     columns = {entry: frame[entry].to_numpy(float) for entry in declared if entry in frame}
     problems = frame["problem_id"].to_numpy(str)
-    labels, used = binary_labels(frame["label"].to_numpy(object))
-    absolute = evaluate_scores(columns, labels, problems, declared=declared, **resampling)
-    relative = evaluate_relative_scores(
-        columns,
-        arms_of_labels(frame),
-        problems,
-        permutations=settings.permutations,
-        declared=declared,
-        **resampling,
+    labels = frame["label"].to_numpy(object)
+    return Entries(
+        frame=frame,
+        columns=columns,
+        absolute=evaluate_scores(columns, labels, problems, declared=declared, **resampling),
+        relative=evaluate_relative_scores(
+            columns,
+            arms_of_labels(frame),
+            problems,
+            permutations=settings.permutations,
+            declared=declared,
+            **resampling,
+        ),
     )
+
+
+def evaluate_group(
+    name: str, description: str, entries: Entries, level: float, resampling: Resampling
+) -> Group:
+    """The leaderboard of one group of candidates: its entries against each other."""
+    from branchdiag.stats.leaderboard import compare
+    from branchdiag.stats.scores import binary_labels
+
+    frame = entries.frame
+    problems = frame["problem_id"].to_numpy(str)
+    labels, used = binary_labels(frame["label"].to_numpy(object))
     board = compare(
-        {entry: column[used] for entry, column in columns.items()},
-        declared,
+        {entry: column[used] for entry, column in entries.columns.items()},
+        declared_entries(),
         labels[used] == "real_uncertain",
         problems[used],
         reference=REFERENCE,
@@ -99,10 +119,12 @@ def evaluate_group(
     )
     rows = [
         _row(name, result, beside, board, place)
-        for place, (result, beside) in enumerate(zip(absolute, relative, strict=True))
+        for place, (result, beside) in enumerate(
+            zip(entries.absolute, entries.relative, strict=True)
+        )
     ]
     spread = _spread(frame["h_trunc"].to_numpy(float), problems)
-    return Group(name, description, rows, board, settings.level, spread)
+    return Group(name, description, rows, board, level, spread)
 
 
 def _spread(values: npt.NDArray[np.float64], problems: npt.NDArray[Any]) -> float | None:

@@ -9,19 +9,19 @@ control. Computes no score of its own: a score is a column that B, C, D, F or S 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from branchdiag.phases.base import Context, Done, Outcome, Phase, Unit
 from branchdiag.phases.groups import PRIMARY, diagnosed, groups_of
+from branchdiag.phases.side_by_side import in_order
 from branchdiag.protocol import ReportSettings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from branchdiag.phases.g_leaderboard import Group
-    from branchdiag.report.candidate import CandidateView
+    from branchdiag.phases.g_leaderboard import Entries, Group
     from branchdiag.stats.arms import Arms
     from branchdiag.stats.estimate import Resampling
     from branchdiag.stats.finding import Finding
@@ -112,45 +112,49 @@ def score_values(
     return frame.sort_values("candidate_id", ignore_index=True)
 
 
-def analyse(values: pd.DataFrame, candidates: pd.DataFrame, settings: ReportSettings) -> Analysis:
+def analyse(
+    values: pd.DataFrame,
+    candidates: pd.DataFrame,
+    settings: ReportSettings,
+    entries: Entries | None = None,
+) -> Analysis:
     """Every statistic of the report on the primary group, the leaderboard left out.
 
     Args:
         values: of `score_values`.
         candidates: the table, for the forced tokens' probabilities.
+        entries: of the same candidates, where they are known: the scores are among them.
     """
+    from branchdiag.phases.g_leaderboard import evaluate_entries
     from branchdiag.stats.estimate import Estimate
     from branchdiag.stats.finding import finding
     from branchdiag.stats.horizon import against_control, teacher_advantage
-    from branchdiag.stats.horizon_null import evaluate_relative_scores
     from branchdiag.stats.overall import overall
     from branchdiag.stats.scores import SCORES, evaluate_scores
 
     resampling = resampling_of(settings)
-    columns = {name: values[name].to_numpy(float) for name in SCORES if name in values}
+    if entries is None:
+        entries = evaluate_entries(values, values[["candidate_id"]], settings, resampling)
     problems = values["problem_id"].to_numpy(str)
-    labels = values["label"].to_numpy(object)
-    absolute = evaluate_scores(columns, labels, problems, **resampling)
-    arms = arms_of_labels(values)
-    relative = evaluate_relative_scores(
-        columns, arms, problems, permutations=settings.permutations, **resampling
-    )
-    rows = [score_row("absolute", result) for result in absolute]
-    rows += [score_row("relative", result) for result in relative]
+    rows = [score_row("absolute", result) for result in entries.absolute if result.name in SCORES]
+    rows += [score_row("relative", result) for result in entries.relative if result.name in SCORES]
+    position = next(result for result in entries.absolute if result.name == "one_minus_r")
     for figure in SENSITIVITY:
-        position_score = {"one_minus_r": columns["one_minus_r"]}
         varied = evaluate_scores(
-            position_score, labels_under(values, figure), problems, **resampling
+            {"one_minus_r": values["one_minus_r"].to_numpy(float)},
+            labels_under(values, figure),
+            problems,
+            declared={"one_minus_r": SCORES["one_minus_r"]},
+            **resampling,
         )
-        rows += [score_row(figure, result) for result in varied if result.name == "one_minus_r"]
+        rows += [score_row(figure, result) for result in varied]
     slopes = against_control(
-        arms,
+        arms_of_labels(values),
         values["r"].to_numpy(float),
         problems,
         permutations=settings.permutations,
         **resampling,
     )
-    position = next(result for result in absolute if result.name == "one_minus_r")
     return Analysis(
         scores=rows,
         curves=curve_rows(values, candidates, settings),
@@ -224,17 +228,14 @@ def child_arrays(values: pd.DataFrame, candidates: pd.DataFrame) -> tuple[Any, A
     """Teacher and student probability and viability of each child, (C, K), NaN where no child."""
     import numpy as np
 
-    by_id = candidates.set_index("candidate_id")
+    own = candidates.set_index("candidate_id").loc[values["candidate_id"]]
     width = int(values["n_children"].max()) if len(values) else 0
     arrays = tuple(np.full((len(values), width), np.nan) for _ in range(3))
-    for index, row in enumerate(values.to_dict("records")):
-        candidate = by_id.loc[row["candidate_id"]]
-        count = row["n_children"]
-        arrays[0][index, :count] = candidate["child_teacher"][:count]
-        arrays[1][index, :count] = candidate["child_student"][:count]
-        arrays[2][index, :count] = np.asarray(row["successes"][:count]) / np.asarray(
-            row["samples"][:count]
-        )
+    columns = (own["child_teacher"], own["child_student"], values["successes"], values["samples"])
+    for row, (count, *lists) in enumerate(zip(values["n_children"], *columns, strict=True)):
+        teacher, student, successes, samples = (np.asarray(each)[:count] for each in lists)
+        arrays[0][row, :count], arrays[1][row, :count] = teacher, student
+        arrays[2][row, :count] = successes / samples
     return arrays[0], arrays[1], arrays[2]
 
 
@@ -258,12 +259,12 @@ def units(context: Context) -> list[Unit]:
 
 def work(context: Context, owed: Sequence[Unit]) -> Generator[Outcome]:
     """Analyse what the run has, write figures and report, hand over the rows."""
-    from branchdiag.phases.g_document import make_document
+    from branchdiag.phases.g_document import examples, make_document
     from branchdiag.report.document import to_json
     from branchdiag.report.figures import draw_all
     from branchdiag.report.page import write_report
     from branchdiag.report.sections import SECTIONS, read_sections
-    from branchdiag.report.style import save_figures
+    from branchdiag.report.style import render, save_figures
     from branchdiag.store.atomic import write_text
 
     frames, analysis = analyse_run(context)
@@ -273,64 +274,43 @@ def work(context: Context, owed: Sequence[Unit]) -> Generator[Outcome]:
     figures = draw_all(document, drawn)
     for command, section in document["sections"].items():
         figures |= SECTIONS[command].draw(section)
-    save_figures(figures, context.run.figures)
+    # Nothing of one figure is in another: they are rendered side by side.
+    rendered = dict(zip(figures, in_order(render, list(figures.items())), strict=True))
+    save_figures(figures, context.run.figures, rendered)
     write_report(
         document,
         drawn,
         figures,
         context.run.path / REPORT_PAGE,
         examples=examples(context, frames["labels"]["candidate_id"].tolist()),
+        rendered=rendered,
     )
     # Last: where report.json is, everything it speaks of is there.
     write_text(context.run.path / REPORT_DOCUMENT, to_json(document))
     yield Done((), analysis.rows())
 
 
-def examples(context: Context, among: Collection[str]) -> list[CandidateView]:
-    """A few candidates with the spine around them, for the page."""
-    from branchdiag.report.candidate import candidate_view, pick_examples
-
-    wanted = set(among)
-    chosen = pick_examples(
-        row for row in context.run.table("labels").rows() if row["candidate_id"] in wanted
-    )
-    tables = {
-        name: [row for row in context.run.table(name).rows() if row["candidate_id"] in chosen]
-        for name in ("candidates", "labels", "grades")
-    }
-    spines = {row["problem_id"]: row for row in context.run.table("spines").rows()}
-    by_id = {row["candidate_id"]: row for row in tables["candidates"]}
-    label_of = {row["candidate_id"]: row for row in tables["labels"]}
-    return [
-        candidate_view(
-            by_id[name],
-            spines[by_id[name]["problem_id"]],
-            context.decode,
-            label=label_of[name],
-            grades=[row for row in tables["grades"] if row["candidate_id"] == name],
-        )
-        for name in chosen
-    ]
-
-
 def analyse_run(context: Context) -> tuple[dict[str, pd.DataFrame], Analysis]:
     """The primary group's tables and the analysis of the run, groups told apart."""
-    from branchdiag.phases.g_leaderboard import add_range_restriction, evaluate_group
+    from branchdiag.phases.g_leaderboard import (
+        add_range_restriction,
+        evaluate_entries,
+        evaluate_group,
+    )
 
     settings = context.protocol.report
+    resampling = resampling_of(settings)
     groups = read_groups(context)
     evaluated = []
     for name, (description, frames) in groups.items():
         values = score_values(
             frames["labels"], frames["candidates"], frames["positions"], frames["dropout"]
         )
-        evaluated.append(
-            evaluate_group(
-                name, description, values, frames["signals"], settings, resampling_of(settings)
-            )
-        )
+        entries = evaluate_entries(values, frames["signals"], settings, resampling)
+        evaluated.append(evaluate_group(name, description, entries, settings.level, resampling))
         if name == PRIMARY:
-            primary, analysis = frames, analyse(values, frames["candidates"], settings)
+            primary = frames
+            analysis = analyse(values, frames["candidates"], settings, entries)
     return primary, replace(analysis, groups=add_range_restriction(evaluated))
 
 

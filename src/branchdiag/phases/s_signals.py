@@ -10,10 +10,14 @@ the part is replaced by itself with the column added. Knows no signal by name.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from branchdiag.phases.base import Context, Done, Outcome, Phase, Unit
+from branchdiag.phases.side_by_side import in_order
 from branchdiag.prompts import render_student, render_teacher
 
 if TYPE_CHECKING:
@@ -37,10 +41,10 @@ def work(context: Context, owed: Sequence[Unit]) -> Generator[Outcome]:
     for row in context.run.table("candidates").read(columns).to_pylist():
         by_problem.setdefault(row["problem_id"], []).append(row)
     spines = _spines(context)
-    for unit in owed:
-        spine_ids = spines[str(unit[0])]
-        rows = _measured(context, spine_ids, by_problem[str(unit[0])], list(SIGNALS.values()))
-        yield Done(unit, {"signals": rows}, tokens=2 * len(spine_ids))
+    own = {str(unit[0]): by_problem[str(unit[0])] for unit in owed}
+    measured = _measured(context, spines, own, list(SIGNALS.values()))
+    for unit, rows in zip(owed, measured, strict=True):
+        yield Done(unit, {"signals": rows}, tokens=2 * len(spines[str(unit[0])]))
 
 
 def fill(
@@ -52,12 +56,11 @@ def fill(
     by_problem: dict[str, list[Candidate]] = {}
     for row in rows:
         by_problem.setdefault(row["problem_id"], []).append(row)
-    spines = _spines(context)
     lacking = [SIGNALS[name] for name in columns]
     added = {
         row["candidate_id"]: row
-        for name, own in by_problem.items()
-        for row in _measured(context, spines[name], own, lacking)
+        for measured in _measured(context, _spines(context), by_problem, lacking)
+        for row in measured
     }
     return [{**row, **added[row["candidate_id"]]} for row in rows]
 
@@ -69,35 +72,50 @@ def _spines(context: Context) -> dict[str, list[int]]:
 
 def _measured(
     context: Context,
-    spine_ids: Sequence[int],
-    candidates: Sequence[Candidate],
+    spines: Mapping[str, Sequence[int]],
+    by_problem: Mapping[str, Sequence[Candidate]],
     signals: Sequence[Signal],
-) -> list[dict[str, Any]]:
-    """The rows of one spine's candidates with those signals alone."""
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of each problem's candidates with those signals alone, a problem at a time."""
     from branchdiag.scoring.spine_signals import spine_signals
 
-    teacher, student = context.protocol.teacher, context.protocol.spine
-    problem = context.problem(candidates[0]["problem_id"])
-    values = spine_signals(
-        context.student_model,
-        context.teacher_model,
-        render_student(context.tokenizer, student, problem).token_ids,
-        render_teacher(context.tokenizer, teacher, student.prompt, problem).token_ids,
-        spine_ids,
-        [candidate["position"] for candidate in candidates],
-        signals,
-        temperature=teacher.temperature,
-        chunk_positions=teacher.chunk_positions,
-    )
-    return [
-        {
-            "candidate_id": candidate["candidate_id"],
-            "problem_id": candidate["problem_id"],
-            "position": candidate["position"],
-            **{name: _present(float(column[index])) for name, column in values.items()},
-        }
-        for index, candidate in enumerate(candidates)
+    settings, prompt = context.protocol.teacher, context.protocol.spine
+    student, teacher = context.student_model, context.teacher_model
+
+    def measure(task: tuple[str, Sequence[int], Sequence[int]]) -> dict[str, NDArray[np.float64]]:
+        name, student_ids, teacher_ids = task
+        return spine_signals(
+            student,
+            teacher,
+            student_ids,
+            teacher_ids,
+            spines[name],
+            [candidate["position"] for candidate in by_problem[name]],
+            signals,
+            temperature=settings.temperature,
+            chunk_positions=settings.chunk_positions,
+        )
+
+    tasks = [
+        (
+            name,
+            render_student(context.tokenizer, prompt, problem).token_ids,
+            render_teacher(context.tokenizer, settings, prompt.prompt, problem).token_ids,
+        )
+        for name in by_problem
+        for problem in [context.problem(name)]
     ]
+    passes = in_order(measure, tasks, [student, teacher])
+    for candidates, values in zip(by_problem.values(), passes, strict=True):
+        yield [
+            {
+                "candidate_id": candidate["candidate_id"],
+                "problem_id": candidate["problem_id"],
+                "position": candidate["position"],
+                **{name: _present(float(column[index])) for name, column in values.items()},
+            }
+            for index, candidate in enumerate(candidates)
+        ]
 
 
 def _present(value: float) -> float | None:

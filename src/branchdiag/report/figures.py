@@ -29,6 +29,7 @@ from branchdiag.report.style import (
     legend_above,
     new_figure,
     say_missing,
+    title,
 )
 from branchdiag.report.wording import (
     count,
@@ -92,7 +93,7 @@ def failure_by_position(curves: pd.DataFrame, labels: pd.DataFrame) -> Figure:
     with house_style():
         figure = new_figure(4.6, 3.9, left=1.06, between=(0, 0.1))
         axes, rug = figure.subplots(2, 1, height_ratios=[5, 1.25], sharex=True)
-        axes.set_title("Failure along the spine")
+        title(axes, "Failure along the spine")
         if not has_series(curves, FAILURE_SERIES):
             say_missing(axes, "no candidate has a viability")
         else:
@@ -132,7 +133,7 @@ def difference_by_position(curves: pd.DataFrame, labels: pd.DataFrame, slope: Sl
     with house_style():
         figure = new_figure(4.6, 3.9, left=0.78)
         axes = figure.subplots()
-        axes.set_title("Against the control")
+        title(axes, "Against the control")
         points = labels.dropna(subset=["d"]) if "d" in labels else labels.iloc[:0]
         if points.empty:
             say_missing(axes, "no candidate has both children and a control")
@@ -190,7 +191,7 @@ def advantage_by_position(curves: pd.DataFrame) -> Figure:
     with house_style():
         figure = new_figure(4.6, 3.1, left=0.78)
         axes = figure.subplots()
-        axes.set_title("The teacher's advantage")
+        title(axes, "The teacher's advantage")
         if not has_series(curves, ADVANTAGE_SERIES):
             say_missing(axes, "no candidate has a viability")
             return figure
@@ -224,7 +225,7 @@ def failure_by_score(curves: pd.DataFrame, scores: Sequence[ScoreEntry], *, colu
         panels = list(grid.flat)
         share_axis(panels[0], [series(curves, names[entry["name"]]) for entry in shown])
         for axes, entry in zip(panels, shown, strict=False):
-            axes.set_title(score_label(entry["name"]), fontsize=8.5)
+            title(axes, score_label(entry["name"]), fontsize=8.5)
             earliness = entry["name"] == "one_minus_r"
             if not earliness and has_series(curves, names.get("one_minus_r", "")):
                 behind = series(curves, names["one_minus_r"])

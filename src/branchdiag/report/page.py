@@ -28,7 +28,7 @@ from branchdiag.report.figures import (
     series,
 )
 from branchdiag.report.sections import SECTIONS
-from branchdiag.report.style import NARROW, inline_svg
+from branchdiag.report.style import NARROW, Rendered, inline_svg
 from branchdiag.store.atomic import write_text
 
 if TYPE_CHECKING:
@@ -45,16 +45,20 @@ def write_report(
     path: Path,
     *,
     examples: Sequence[CandidateView] = (),
+    rendered: Mapping[str, Rendered] | None = None,
 ) -> None:
     """Write the page to `path`; a reader never sees half of it.
 
     Args:
         document: the report document, caveats included.
         frames: as for `figures.draw_all`; the tables of numbers under the figures come from
-        `curves`. figures: what `figures.draw_all` gave; one that is not there is left out. path:
-        the file to write or replace. examples: a few candidates to show with the spine around them.
+            `curves`.
+        figures: what `figures.draw_all` gave; one that is not there is left out.
+        path: the file to write or replace.
+        examples: a few candidates to show with the spine around them.
+        rendered: what `style.render` made of the figures, where that is known.
     """
-    write_text(path, render_page(document, frames, figures, examples=examples))
+    write_text(path, render_page(document, frames, figures, examples=examples, rendered=rendered))
 
 
 def render_page(
@@ -63,6 +67,7 @@ def render_page(
     figures: Mapping[str, Figure],
     *,
     examples: Sequence[CandidateView] = (),
+    rendered: Mapping[str, Rendered] | None = None,
 ) -> str:
     """The page as text. See `write_report`."""
     curves = frames["curves"]
@@ -72,7 +77,14 @@ def render_page(
     for command, section in sections.items():
         alternatives |= SECTIONS[command].describe(section)
     drawings = {  # our own drawings: the one thing that the template does not escape
-        name: Markup(inline_svg(figure, name, alternatives.get(name, wording.figure_title(name))))
+        name: Markup(
+            inline_svg(
+                figure,
+                name,
+                alternatives.get(name, wording.figure_title(name)),
+                None if rendered is None else rendered[name].svg,
+            )
+        )
         for name, figure in figures.items()
     }
     return (

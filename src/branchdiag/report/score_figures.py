@@ -24,6 +24,7 @@ from branchdiag.report.style import (
     legend_above,
     new_figure,
     say_missing,
+    title,
     wrap,
 )
 from branchdiag.report.wording import MINUS, label_words, number, score_label
@@ -74,8 +75,8 @@ def score_comparison(
         else:
             figure = new_figure(7.8, panel + 1.05, **margins, between=(0.07, 0.0))
             absolute_axes, relative_axes = figure.subplots(1, 2)
-        absolute_axes.set_title("Real-uncertain or diversity?")
-        relative_axes.set_title("Worse than the control?")
+        title(absolute_axes, "Real-uncertain or diversity?")
+        title(relative_axes, "Worse than the control?")
         _forest(absolute_axes, rows, CHILD, "no score was computed")
         _forest(relative_axes, beside, RELATIVE, "no label relative to the control")
         if rows and beside and not narrow:
@@ -145,7 +146,7 @@ def score_panel(values: pd.DataFrame, entry: ScoreEntry) -> Figure:
             3.6, 2.5, left=0.52, right=0.08, top=0.32, bottom=0.46, between=(0.05, 0)
         )
         scatter, histogram = figure.subplots(1, 2, width_ratios=[3, 1], sharey=True)
-        scatter.set_title(score_label(name))
+        title(scatter, score_label(name))
         rows = values.dropna(subset=[name, "label"]) if name in values else values.iloc[:0]
         if rows.empty:
             histogram.set_axis_off()
@@ -161,7 +162,7 @@ def score_panel(values: pd.DataFrame, entry: ScoreEntry) -> Figure:
         scatter.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}".replace("-", MINUS))
         _histograms(histogram, rows, name)
         auroc = f"AUROC {number(entry['auroc'])}"
-        histogram.set_title(auroc, loc="right", fontsize=8, fontweight="normal", color=MUTED)
+        title(histogram, auroc, loc="right", fontsize=8, fontweight="normal", color=MUTED)
         return figure
 
 

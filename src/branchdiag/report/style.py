@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from branchdiag.store.atomic import write_bytes
 
@@ -145,6 +145,15 @@ def wrap(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(text, width)) or text
 
 
+def title(axes: Axes, text: str, **style: Any) -> None:
+    """A title just above axes that write no power of ten over their ordinate.
+
+    Left to place it, Matplotlib measures every label of the ordinate in every drawing, which is a
+    third of the time, to make room for such a power.
+    """
+    axes.set_title(text, y=1.0, **style)
+
+
 def legend_above(axes: Axes) -> None:
     """The legend in a row between title and axes, where it hides no data."""
     handles, names = axes.get_legend_handles_labels()
@@ -165,8 +174,29 @@ def legend_above(axes: Axes) -> None:
     )
 
 
-def save_figures(figures: Mapping[str, Figure], directory: Path) -> list[Path]:
+class Rendered(NamedTuple):
+    """A figure as SVG, of which the page and the file are made, and as PNG where there is one."""
+
+    svg: str
+    png: bytes | None
+
+
+def render(named: tuple[str, Figure]) -> Rendered:
+    """A figure of that name; variants for small screens are for the page alone: no PNG."""
+    name, figure = named
+    with house_style():
+        return Rendered(_svg(figure), None if name.endswith(NARROW) else _png(figure))
+
+
+def save_figures(
+    figures: Mapping[str, Figure],
+    directory: Path,
+    rendered: Mapping[str, Rendered] | None = None,
+) -> list[Path]:
     """Write each figure as PNG and SVG; variants for small screens are for the page alone.
+
+    Args:
+        rendered: what `render` made of them, where it is known.
 
     Returns:
         The paths written, in order. Each is replaced as a whole.
@@ -174,9 +204,10 @@ def save_figures(figures: Mapping[str, Figure], directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, figure in figures.items():
-        if name.endswith(NARROW):
+        svg, png = render((name, figure)) if rendered is None else rendered[name]
+        if png is None:
             continue
-        for suffix, data in ((".png", _png(figure)), (".svg", _file_svg(figure))):
+        for suffix, data in ((".png", png), (".svg", _file_svg(svg))):
             paths.append(directory / (name + suffix))
             write_bytes(paths[-1], data)
     return paths
@@ -184,33 +215,36 @@ def save_figures(figures: Mapping[str, Figure], directory: Path) -> list[Path]:
 
 def _png(figure: Figure) -> bytes:
     stream = io.BytesIO()
-    with house_style():
-        figure.savefig(stream, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    figure.savefig(stream, format="png", dpi=PNG_DPI, metadata={"Software": None})
     return stream.getvalue()
 
 
 def _svg(figure: Figure) -> str:
     stream = io.StringIO()
-    with house_style():
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     return stream.getvalue()
 
 
-def _file_svg(figure: Figure) -> bytes:
+def _file_svg(text: str) -> bytes:
     """For a drawing program: Verdana has the metrics of the font the layout was made with."""
     families = "'DejaVu Sans', Verdana, Helvetica, Arial, sans-serif"
-    return _svg(figure).replace("'DejaVu Sans'", families).encode()
+    return text.replace("'DejaVu Sans'", families).encode()
 
 
-def inline_svg(figure: Figure, name: str, description: str) -> str:
+def inline_svg(figure: Figure, name: str, description: str, svg: str | None = None) -> str:
     """The figure as an `<svg>` element to stand inside the page.
 
     Theme colours become `var(--fig-ROLE)`, fonts the page's own; identifiers are prefixed with the
     name, so that figures do not share any; the prolog, metadata and name spaces are left out, so
     that no address is in it. Its text is escaped by Matplotlib, `description` here.
+
+    Args:
+        svg: of `render`, where it is known.
     """
-    text = _svg(figure)
-    text = text[text.index("<svg") :]
+    if svg is None:
+        with house_style():
+            svg = _svg(figure)
+    text = svg[svg.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", text)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL).replace("xlink:href", "href")

@@ -96,6 +96,38 @@ def centre_within(scores: npt.ArrayLike, clusters: npt.ArrayLike) -> FloatArray:
     return centred
 
 
+def centred_ranks(scores_BC: FloatArray, codes: IntArray) -> FloatArray:
+    """`mid_ranks` of `centre_within` of each row, (B, C): thousands of redrawn scores at once.
+
+    Rows are ranked where they lie sorted, so that each is sorted once and none in a loop.
+
+    Args:
+        scores_BC: finite.
+        codes: (C,) cluster of each column, 0 ... P - 1, each at least once.
+    """
+    n_rows, n_columns = scores_BC.shape
+    if scores_BC.size == 0:
+        return np.zeros(scores_BC.shape)
+    sizes = np.bincount(codes)
+    cells = codes + sizes.size * np.arange(n_rows)[:, np.newaxis]
+    sums = np.bincount(cells.reshape(-1), scores_BC.reshape(-1), n_rows * sizes.size)
+    residuals = scores_BC - (sums.reshape(n_rows, -1) / sizes)[:, codes]
+    grain = NOISE * np.abs(scores_BC).max(axis=1, keepdims=True)
+    order = np.argsort(residuals, axis=1)
+    ordered = np.take_along_axis(residuals, order, axis=1)
+    starts = np.ones(ordered.shape, dtype=np.bool_)
+    np.greater(np.diff(ordered, axis=1), grain, out=starts[:, 1:])
+    first = ordered[starts][np.cumsum(starts.reshape(-1)) - 1].reshape(ordered.shape)
+    grains = np.round(np.divide(first, grain, out=np.zeros_like(first), where=grain > 0))
+    np.not_equal(grains[:, 1:], grains[:, :-1], out=starts[:, 1:])
+    group = np.cumsum(starts.reshape(-1)) - 1
+    counts = np.bincount(group)
+    last = (np.cumsum(counts) - (counts - 1) / 2.0)[group].reshape(ordered.shape)
+    ranks = np.empty_like(ordered)
+    np.put_along_axis(ranks, order, last - n_columns * np.arange(n_rows)[:, np.newaxis], axis=1)
+    return ranks
+
+
 @dataclass(frozen=True)
 class Concordance:
     """The stratified AUROC, or why there is none, and what it stands on.

@@ -18,7 +18,8 @@ Reads arrays, writes replicates (B,), NaN where a resample has no value. Knows n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Unpack
 
 import numpy as np
@@ -60,10 +61,25 @@ def replicate(
 ) -> list[FloatArray]:
     """Each statistic (B,) on the same resamples of the clusters."""
     chunks: list[list[FloatArray]] = [[] for _ in statistics]
-    for weights in draw_multiplicities(n_clusters, resamples=resamples, seed=seed):
+    for weights in _draws(n_clusters, resamples, seed):
         for values, statistic in zip(chunks, statistics, strict=True):
             values.append(statistic(weights))
     return [np.concatenate(values) for values in chunks]
+
+
+def _draws(n_clusters: int, resamples: int, seed: int) -> Iterable[FloatArray]:
+    """The chunks of `draw_multiplicities`, drawn anew only where they are many."""
+    if n_clusters * resamples > CELLS:
+        return draw_multiplicities(n_clusters, resamples=resamples, seed=seed)
+    return (_drawn_whole(n_clusters, resamples, seed),)
+
+
+@lru_cache(maxsize=2)
+def _drawn_whole(n_clusters: int, resamples: int, seed: int) -> FloatArray:
+    """All resamples (B, P), read-only: every score of a report is asked on the same ones."""
+    (weights,) = draw_multiplicities(n_clusters, resamples=resamples, seed=seed)
+    weights.flags.writeable = False
+    return weights
 
 
 def interval(

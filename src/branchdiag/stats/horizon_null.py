@@ -33,15 +33,15 @@ Reads arms, scores and problems; writes score results with `null_mean` and `p`. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from branchdiag.stats.arms import Arms
-from branchdiag.stats.auroc import centre_within, cluster_codes, mid_ranks
+from branchdiag.stats.auroc import centre_within, centred_ranks, cluster_codes, mid_ranks
 from branchdiag.stats.estimate import BoolArray, FloatArray, IntArray, Resampling
 from branchdiag.stats.scores import (
     SCORES,
@@ -49,7 +49,6 @@ from branchdiag.stats.scores import (
     ScoreResult,
     checked_columns,
     evaluate_columns,
-    oriented_residuals,
 )
 from branchdiag.stats.weighted import CELLS
 
@@ -135,25 +134,26 @@ def evaluate_relative_scores(
         declared=declared,
         **resampling,
     )
-    rankings = {
-        name: _Ranking(declared[name], column, per_arm.get(name), positive_CA, problems)
-        for name, column in values.items()
-        if name not in per_arm or np.isfinite(per_arm[name][:, 0]).any()
-    }
-    replicates: dict[str, list[FloatArray]] = {name: [] for name in rankings}
-    for chosen in draw_controls(arms, permutations=permutations, seed=resampling["seed"]):
-        for name, ranking in rankings.items():
-            replicates[name].append(ranking.aurocs(chosen))
+    replicates = _permuted_aurocs(
+        {
+            name: (declared[name].sign, per_arm.get(name, column))
+            for name, column in values.items()
+            if name not in per_arm or np.isfinite(per_arm[name][:, 0]).any()
+        },
+        positive_CA,
+        problems,
+        draw_controls(arms, permutations=permutations, seed=resampling["seed"]),
+    )
     n_fixed = int((exchangeable_arms(arms).sum(axis=1) < 2).sum())
     relative = []
     for result in results:
         if result.auroc is None:
             null = PermutedNull(None, None, result.reason, permutations, 0, n_fixed)
-        elif result.name not in rankings:
+        elif result.name not in replicates:
             reason = "it is known of the control only, so it cannot change places"
             null = PermutedNull(None, None, reason, permutations, 0, n_fixed)
         else:
-            null = _locate(result.auroc, np.concatenate(replicates[result.name]), n_fixed)
+            null = _locate(result.auroc, replicates[result.name], n_fixed)
         shared = {field.name: getattr(result, field.name) for field in fields(result)}
         relative.append(
             RelativeScoreResult(
@@ -174,27 +174,52 @@ def slope_null(
 ) -> PermutedNull:
     """The permuted null of the within-problem slope of d on r: exact where problems are few.
 
-    The slope is a fixed combination of the d, so each permutation is one product.
+    The p-value is of the slope over its own standard error between problems. Any statistic is exact
+    here, but tokens that differ in quality spread the permuted slopes wider than the observed one
+    is spread: measured in its own spread each time, the slope keeps its power (Janssen 1997).
 
     Args:
         arms: (C, A).
         r: (C,) relative position.
         clusters: (C,) the problems.
+
+    Returns:
+        `null_mean` is the mean of the permuted slopes themselves.
     """
     used = arms.comparable
     arms, position = arms.rows(used), np.asarray(r, dtype=np.float64)[used]
     n_fixed = int((exchangeable_arms(arms).sum(axis=1) < 2).sum())
-    centred = centre_within(position, np.asarray(clusters)[used])
+    problems = np.asarray(clusters)[used]
+    centred = centre_within(position, problems)
     sxx = float((centred**2).sum())
     if sxx == 0.0:
         reason = "no problem has candidates at two positions"
         return PermutedNull(None, None, reason, permutations, 0, n_fixed)
-    difference_by_arm, rows = arms.difference_by_arm, np.arange(centred.size)
-    slopes = [
-        difference_by_arm[rows, chosen] @ centred / sxx
+    codes, n_problems = cluster_codes(problems)
+    order = np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[order], np.arange(n_problems))
+    centred = centred[order]
+    sxx_P = np.add.reduceat(centred**2, starts)
+    difference_by_arm, rows = arms.difference_by_arm[order], np.arange(centred.size)
+
+    def slopes_of(chosen_BC: IntArray) -> tuple[FloatArray, FloatArray]:
+        """The slope (B,), and what it is in standard errors, under each choice of controls."""
+        sxy_BP = np.add.reduceat(difference_by_arm[rows, chosen_BC] * centred, starts, axis=1)
+        slope = sxy_BP.sum(axis=1) / sxx
+        spread = np.sqrt(((sxy_BP - slope[:, np.newaxis] * sxx_P) ** 2).sum(axis=1)) / sxx
+        if (sxx_P > 0).sum() < 2:  # one problem has no spread between problems
+            return slope, slope
+        least = 1e-6  # where problems agree, rounding must not be magnified beyond a tie
+        return slope, np.asarray(slope / np.maximum(spread, least))
+
+    draws = [
+        slopes_of(chosen[:, order])
         for chosen in draw_controls(arms, permutations=permutations, seed=seed)
     ]
-    return _locate(float(difference_by_arm[:, 0] @ centred / sxx), np.concatenate(slopes), n_fixed)
+    slopes, ratios = (np.concatenate(parts) for parts in zip(*draws, strict=True))
+    _, observed = slopes_of(np.zeros((1, centred.size), dtype=np.int64))
+    located = _locate(float(observed[0]), ratios, n_fixed)
+    return replace(located, null_mean=float(slopes.mean()))
 
 
 def drops(arms: Arms) -> BoolArray:
@@ -226,47 +251,56 @@ def draw_controls(arms: Arms, *, permutations: int, seed: int) -> Iterator[IntAr
         yield columns[rows, picked]
 
 
-class _Ranking:
-    """One score's AUROC under each choice of controls: what does not change is computed once."""
+def _permuted_aurocs(
+    scores: Mapping[str, tuple[int, FloatArray]],
+    positive_CA: BoolArray,
+    problems: npt.NDArray[Any],
+    draws: Iterable[IntArray],
+) -> dict[str, FloatArray]:
+    """Each score's AUROC (B,) under every choice of controls; NaN where a class is empty.
 
-    def __init__(
-        self,
-        score: Score,
-        column: FloatArray,
-        per_arm_CA: FloatArray | None,
-        positive_CA: BoolArray,
-        problems: npt.NDArray[Any],
-    ) -> None:
-        self.score = score
-        self.present = np.isfinite(column)
-        self.problems, _ = cluster_codes(problems[self.present])
-        self.positive_CA = positive_CA[self.present]
-        self.per_arm_CA = None if per_arm_CA is None else per_arm_CA[self.present]
-        self.rows = np.arange(self.problems.size)
-        self.ranks = self._ranks(column[self.present])
+    Args:
+        scores: name -> its sign, and its values: (C,) where the prefix fixes them, (C, A) where
+            they are measured on whichever arm is the control.
+        positive_CA: whether a candidate is positive, were arm a the control.
+        problems: (C,).
+        draws: chunks (b, C) of `draw_controls`.
+    """
+    fixed = {name: entry for name, entry in scores.items() if entry[1].ndim == 1}
+    ranks_CS = np.zeros((problems.size, len(fixed)))  # 0 where a candidate lacks the score
+    present_CS = np.zeros_like(ranks_CS)
+    for column, (sign, values) in enumerate(fixed.values()):
+        present = np.isfinite(values)
+        centred = centre_within(sign * values[present], problems[present])
+        ranks_CS[present, column] = mid_ranks(centred)
+        present_CS[present, column] = 1.0
+    moving = {name: entry for name, entry in scores.items() if name not in fixed}
+    rows = np.arange(problems.size)
+    chunks: dict[str, list[FloatArray]] = {name: [] for name in scores}
+    for chosen in draws:
+        positive = positive_CA[rows, chosen].astype(np.float64)
+        # Sums of halves are exact, so one product serves every score that does not move.
+        areas_BS = _areas(positive @ ranks_CS, positive @ present_CS, present_CS.sum(axis=0))
+        for column, name in enumerate(fixed):
+            chunks[name].append(areas_BS[:, column])
+        for name, (sign, table_CA) in moving.items():
+            present = np.isfinite(table_CA[:, 0])
+            codes, _ = cluster_codes(problems[present])
+            drawn = sign * table_CA[rows, chosen][:, present]
+            own = positive[:, present]
+            rank_sums = np.einsum("bc,bc->b", own, centred_ranks(drawn, codes))
+            chunks[name].append(_areas(rank_sums, own.sum(axis=1), codes.size))
+    return {name: np.concatenate(areas) for name, areas in chunks.items()}
 
-    def _ranks(self, values: FloatArray) -> FloatArray:
-        return mid_ranks(oriented_residuals(self.score, values, self.problems))
 
-    def aurocs(self, chosen: IntArray) -> FloatArray:
-        """AUROC (b,) for controls (b, C); NaN where a class is empty."""
-        chosen = chosen[:, self.present]
-        positive = self.positive_CA[self.rows, chosen].astype(np.float64)
-        if self.per_arm_CA is None:
-            rank_sums = positive @ self.ranks
-        else:
-            rank_sums = np.array(
-                [
-                    labels @ self._ranks(self.per_arm_CA[self.rows, arm])
-                    for labels, arm in zip(positive, chosen, strict=True)
-                ]
-            )
-        n_positive = positive.sum(axis=1)
-        pairs = n_positive * (positive.shape[1] - n_positive)
-        won = rank_sums - n_positive * (n_positive + 1.0) / 2.0
-        areas = np.full(won.shape, np.nan)
-        np.divide(won, pairs, out=areas, where=pairs > 0)
-        return areas
+def _areas(
+    rank_sums: FloatArray, n_positive: FloatArray, n_present: FloatArray | int
+) -> FloatArray:
+    """Mann-Whitney's U as a share of the pairs; NaN where there is none."""
+    pairs = n_positive * (n_present - n_positive)
+    areas = np.full(rank_sums.shape, np.nan)
+    np.divide(rank_sums - n_positive * (n_positive + 1.0) / 2.0, pairs, out=areas, where=pairs > 0)
+    return areas
 
 
 def _complete(table_CA: FloatArray, graded: BoolArray) -> FloatArray:

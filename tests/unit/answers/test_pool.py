@@ -80,6 +80,29 @@ def test_results_come_in_order_as_a_stream_and_do_not_depend_on_workers() -> Non
     assert [grade.correct for grade in grades] == [n % 2 == 0 for n in range(1, 31)] * 20
 
 
+def test_pairs_that_were_begun_are_graded_while_others_are_read() -> None:
+    cheap, slow = ("7", "8"), NEEDS_ALGEBRA
+    with GradingPool(workers=2, timeout_s=30) as pool:
+        pool.begin([cheap, cheap])
+        assert pool.has([cheap]) and pool.has([]) and pool.started == 0
+        assert not pool.has([("6", "8")])  # never begun
+        pool.begin([slow, cheap])
+        assert not pool.has([slow, cheap])  # a worker takes longer than this line to start
+        assert eventually(lambda: pool.has([slow, cheap]), 120)
+        assert [grade.correct for grade in pool.grade_many([cheap, slow])] == [False, True]
+        pool.begin([slow])  # remembered
+        assert pool.has([slow]) and pool.started == 1
+
+
+def test_a_few_answers_wait_for_one_worker_and_many_for_several() -> None:
+    few = [(rf"\sqrt{{{n}}}", rf"\sqrt{{{n}}}+0") for n in (2, 3, 5)]
+    many = [(rf"\sqrt{{{n}}}", rf"\sqrt{{{n}}}+0") for n in range(2, 60)]
+    for pairs, started in ((few, 1), (many, 2)):
+        with GradingPool(workers=2, timeout_s=30) as pool:
+            pool.begin(pairs)
+            assert pool.started == started
+
+
 def test_a_crashed_worker_costs_one_try_and_a_lost_idle_one_costs_none() -> None:
     with GradingPool(workers=1, timeout_s=60) as pool:
         assert pool.grade(*NEEDS_ALGEBRA).correct is True

@@ -23,7 +23,7 @@ from branchdiag.report.figures import (
 )
 from branchdiag.report.page import render_page
 from branchdiag.report.score_figures import score_comparison, score_panel
-from branchdiag.report.style import inline_svg, save_figures
+from branchdiag.report.style import inline_svg, render, save_figures
 from branchdiag.stats.reliability import advantage_curve, failure_curves
 from branchdiag.stats.scores import SCORES
 
@@ -73,6 +73,26 @@ def test_the_same_tables_give_the_same_files(paper_run, paper_figures, tmp_path)
     first = save_figures({"a": paper_figures["failure_by_position"]}, tmp_path / "1")
     second = save_figures({"a": again}, tmp_path / "2")
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
+
+
+def test_what_was_rendered_before_is_what_is_rendered_now(paper_figures, tmp_path):
+    chosen = {k: paper_figures[k] for k in ("scores", "scores.narrow", "failure_by_score")}
+    rendered = {name: render((name, figure)) for name, figure in chosen.items()}
+    assert [name for name, found in rendered.items() if found.png is None] == ["scores.narrow"]
+    first = save_figures(chosen, tmp_path / "1")
+    second = save_figures(chosen, tmp_path / "2", rendered)
+    assert [p.name for p in first] == [p.name for p in second]
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
+    for name, figure in chosen.items():
+        assert inline_svg(figure, name, "d", rendered[name].svg) == inline_svg(figure, name, "d")
+
+
+def test_a_title_in_its_place_is_not_in_the_way_of_a_power_of_ten(drawn):
+    for figure in drawn.values():
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            if any(axes.get_title(loc=side) for side in ("left", "right")):
+                assert not axes.yaxis.get_offset_text().get_text()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from branchdiag.stats.auroc import (
     auroc,
     average_precision,
     centre_within,
+    centred_ranks,
     mid_ranks,
     prevalence,
     stratified_auroc,
@@ -124,6 +125,39 @@ def _exact_ranks(values):
         float(Fraction(2 * sum(o < v for o in values) + sum(o == v for o in values) + 1, 2))
         for v in values
     ]
+
+
+def test_ranks_of_many_rows_at_once_are_exact_on_1000_random_cases() -> None:
+    generator = np.random.default_rng(2)
+    n_ties_across = 0
+    for _ in range(1000):
+        n_rows, n = int(generator.integers(1, 5)), int(generator.integers(1, 14))
+        scale = generator.choice([1.0, 3.0, 6.0, 7.0], (n_rows, 1))
+        scores = generator.integers(0, 7, (n_rows, n)) / scale
+        scores += generator.choice([0.0, 100.0], (n_rows, 1))
+        scores[generator.random(n_rows) < 0.1] = 0.0  # a row without any size to round by
+        names = generator.integers(0, generator.integers(1, n + 1), n)
+        codes = np.unique(names, return_inverse=True)[1]
+        ranks = centred_ranks(scores, codes)
+        for row, found in zip(scores.tolist(), ranks.tolist(), strict=True):
+            rationals = [Fraction(s).limit_denominator(1000) for s in row]
+            exact = exact_residuals(rationals, codes.tolist())
+            assert found == _exact_ranks(exact)
+            n_ties_across += len(set(exact)) < n
+    assert n_ties_across > 500
+
+
+def test_ranks_of_no_rows_and_of_no_columns_are_empty() -> None:
+    assert centred_ranks(np.empty((0, 3)), np.array([0, 0, 1])).shape == (0, 3)
+    assert centred_ranks(np.empty((4, 0)), np.array([], dtype=np.int64)).shape == (4, 0)
+
+
+def test_rows_do_not_share_their_rounding() -> None:
+    below, above = 0.5e-12 * (1 - 1e-9), 0.5e-12 * (1 + 1e-9)
+    scores = np.array([[1.0, -1.0, below, above, -below, -above], [0, 0, below, above, 0, 0]])
+    ranks = centred_ranks(scores, np.zeros(6, dtype=np.int64))
+    assert ranks[0, 2] == ranks[0, 3]  # noise beside 1
+    assert ranks[1, 2] < ranks[1, 3]  # beside nothing larger they differ
 
 
 def test_rounding_noise_does_not_break_ties() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from branchdiag.stats.arms import Arms
+from branchdiag.stats.auroc import centre_within
 from branchdiag.stats.horizon_null import (
     draw_controls,
     drops,
@@ -28,19 +29,26 @@ def make_arms(successes, samples=None, lengths=None):
 
 
 def enumerate_nulls(successes, samples, score_of, r, problems):
-    """Every equally likely choice of controls: AUROC of the score and slope of d, by loops."""
+    """Every equally likely choice of controls: AUROC of the score, slope of d, and the slope in
+    standard errors between problems (the plain slope where one problem has no spread), by loops.
+    """
     choices = [
         [a for a, n in enumerate(row) if n > 0 and n == row[0]] for row in np.asarray(samples)
     ]
     for chosen in product(*choices):
-        slope_above = slope_below = 0.0
+        above, below = dict.fromkeys(problems, 0.0), dict.fromkeys(problems, 0.0)
         for row, arm in enumerate(chosen):
             mates = [x for x, p in zip(r, problems, strict=True) if p == problems[row]]
             earliness = r[row] - sum(mates) / len(mates)
             d = difference(successes[row], samples[row], arm)
-            slope_above, slope_below = slope_above + earliness * d, slope_below + earliness**2
+            above[problems[row]] += earliness * d
+            below[problems[row]] += earliness**2
+        slope = sum(above.values()) / sum(below.values())
+        left = [above[problem] - slope * below[problem] for problem in above]
+        error = sum(x**2 for x in left) ** 0.5 / sum(below.values())
         area = one_assignment(successes, samples, chosen, score_of, problems)
-        yield area, slope_above / slope_below
+        carrying = sum(x > 0 for x in below.values())
+        yield area, slope, slope if carrying < 2 else slope / max(error, 1e-6)
 
 
 def one_assignment(successes, samples, chosen, score_of, problems):
@@ -99,7 +107,7 @@ def test_null_mean_and_p_approach_full_enumeration(case: str, name: str) -> None
         {"one_minus_r": 1 - r}, arms, problems, permutations=4000, **SETTINGS
     )
     result = next(row for row in results if row.name == name)
-    areas, slopes = nulls[:, 0], nulls[:, 1]
+    areas, slopes, ratios = nulls.T
     assert result.auroc == pytest.approx(areas[0])  # the observed assignment comes first
     defined = areas[~np.isnan(areas)]
     error = 5 * defined.std() / np.sqrt(4000) + 1e-12
@@ -108,7 +116,7 @@ def test_null_mean_and_p_approach_full_enumeration(case: str, name: str) -> None
     assert result.p == pytest.approx(min(1.0, 2 * min(tails)), abs=0.05)
     assert result.n_undefined / 4000 == pytest.approx(np.isnan(areas).mean(), abs=0.03)
     null = slope_null(arms, r, problems, permutations=4000, seed=1)
-    tails = [(slopes <= slopes[0] + 1e-9).mean(), (slopes >= slopes[0] - 1e-9).mean()]
+    tails = [(ratios <= ratios[0] + 1e-9).mean(), (ratios >= ratios[0] - 1e-9).mean()]
     assert null.p == pytest.approx(min(1.0, 2 * min(tails)), abs=0.05)
     assert null.null_mean == pytest.approx(slopes.mean(), abs=5 * slopes.std() / np.sqrt(4000))
     if case == "three and two children":
@@ -254,6 +262,28 @@ def test_slope_null_without_two_positions_is_missing() -> None:
     arms = make_arms(np.full((3, 3), 2))
     null = slope_null(arms, [0.1, 0.2, 0.3], ["a", "b", "c"], permutations=10, seed=0)
     assert null.p is None and null.reason == "no problem has candidates at two positions"
+
+
+def test_children_that_differ_do_not_hide_a_slope() -> None:
+    """Children far apart spread the permuted slopes wide; the observed slope is sharp all the same.
+
+    One child always succeeds, one never, one as often as the control; forcing loses a little more
+    in late places. The plain slope's permutation cannot see it: p was above .1 here.
+    """
+    generator = np.random.default_rng(4)
+    r = np.tile(np.linspace(0.1, 0.9, 6), 40)
+    control = generator.binomial(6, 0.5 + 0.1 * r)
+    children = [np.full(r.size, 6), np.zeros(r.size, int), generator.binomial(6, 0.5 - 0.2 * r)]
+    arms = make_arms(np.column_stack([control, *children]))
+    problems = np.repeat(np.arange(40), 6)
+    assert slope_null(arms, r, problems, permutations=999, seed=0).p < 0.05
+    x = centre_within(r, problems)
+    d = arms.difference_by_arm
+    rows = np.arange(r.size)
+    plain = np.array(
+        [d[rows, c] @ x for c in np.vstack(list(draw_controls(arms, permutations=999, seed=0)))]
+    )
+    assert 2 * (plain <= d[:, 0] @ x).mean() > 0.1
 
 
 def test_p_of_a_strong_planted_effect_is_the_smallest_possible() -> None:
