@@ -170,7 +170,7 @@ class EngineSettings(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: as the model's configuration says on GPU, float32 on CPU."
     )
-    batch_size: int = transport(64, "Rows decoded together (transformers).", ge=1)
+    batch_size: int = transport(64, "Requests decoded together (transformers).", ge=1)
     tensor_parallel: int = transport(1, "GPUs a vLLM replica spans.", ge=1)
     gpu_memory_utilization: float = transport(0.90, "Share of GPU memory vLLM takes.", gt=0, le=1)
     max_num_seqs: int = transport(256, "Requests vLLM keeps in flight.", ge=1)

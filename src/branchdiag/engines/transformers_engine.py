@@ -34,7 +34,7 @@ class TransformersEngine:
             an equal one (see `attention`).
         stop_ids: tokens that end a completion.
         context_length: prompt and completion together stay within it.
-        batch_size: rows decoded together.
+        batch_size: requests decoded together.
         n_workers: processes on a CPU; None takes one a core for a small model, else one.
     """
 
