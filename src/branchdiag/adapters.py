@@ -1,7 +1,7 @@
 """LoRA adapters on disk: telling one from a model, its base model, and the two made one.
 
-Reads directories in PEFT's format (adapter_config.json, adapter_model.safetensors); writes merged
-weights where it is told to, nothing else. peft is imported inside the functions. An adapter that
+Reads directories in PEFT's format (adapter_config.json, adapter_model.safetensors); writes whole
+models where it is told to, nothing else. peft is imported inside the functions. An adapter that
 does not fit is an error: one that was silently not applied would look like its base model. Knows
 nothing of how an adapter was trained.
 """
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from branchdiag import model_files
 from branchdiag.errors import MissingRequirement, UsageError
+from branchdiag.model_loading import no_bars
 
 if TYPE_CHECKING:
     from branchdiag.models import ResolvedModel
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 NOT_COPIED = ("config.json", "README.md", "model.safetensors.index.json")
-"""Files of a base model that its merged weights do not share."""
+"""Files of a base model that other weights of it do not share."""
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 BUNDLED_TAIL = ("branchdiag", "bundled", "model")
 """How the path of the bundled model ends, wherever the package is installed."""
 
@@ -168,10 +170,31 @@ def write_merged(
     config = model_files.text_config(base.directory)
     name = str(config.get("dtype") or config.get("torch_dtype") or "float32")
     merged.to(getattr(torch, name.removeprefix("torch.")))
-    merged.save_pretrained(str(target))
-    for file in sorted(base.directory.iterdir()):
-        if file.is_file() and file.name not in NOT_COPIED and file.suffix != ".safetensors":
-            shutil.copyfile(file, target / file.name)
+    write_whole(merged, base, target)
+
+
+def write_whole(model: Any, base: ResolvedModel, target: Path) -> None:
+    """Write a model that began as `base` into `target`, an empty directory.
+
+    Weights are safetensors in the type that they have. Tokenizer, templates and generation settings
+    are the base model's files, copied as they are.
+    """
+    copied = [
+        file
+        for file in sorted(base.directory.iterdir())
+        if file.is_file() and file.name not in NOT_COPIED and file.suffix not in WEIGHT_SUFFIXES
+    ]
+    generation = model.generation_config
+    if any(file.name == "generation_config.json" for file in copied):
+        # Of settings that transformers itself finds odd it would refuse to write a model.
+        model.generation_config = type(generation)()
+    try:
+        with no_bars():
+            model.save_pretrained(str(target))
+    finally:
+        model.generation_config = generation
+    for file in copied:
+        shutil.copyfile(file, target / file.name)
 
 
 def needs_training_packages(error: ImportError) -> MissingRequirement:
@@ -187,6 +210,13 @@ def _directory(path: str | Path) -> Path:
     directory = Path(path).expanduser()
     if not is_adapter(directory):
         inside = directory / "adapter"
+        for whole in (directory, directory / "model"):
+            if (whole / "config.json").is_file() and not (inside / CONFIG).is_file():
+                raise UsageError(
+                    "this is no adapter but a whole model: there is nothing to merge",
+                    where=str(whole),
+                    fix=f"use the directory as it is: branchdiag evaluate {whole}",
+                )
         raise UsageError(
             "this is no adapter",
             where=str(directory),

@@ -18,9 +18,10 @@ from branchdiag.training.checkpoints import saved_steps
 from tests.conftest import branchdiag
 from tests.end_to_end.test_mistakes import refused
 from tests.tiny_models import write_tiny_model
-from tests.unit.training.tiny_runs import losses, write_problems, write_settings
+from tests.unit.training.tiny_runs import TUNINGS, losses, write_problems, write_settings
 
 STEPS = 5
+both_tunings = pytest.mark.parametrize("tuning", TUNINGS)
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
@@ -31,6 +32,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_problems(path / "problems.jsonl")
     write_settings(path)
     return path
+
+
+def tuned(tuning: str) -> list[str]:
+    return [f"--set={change}" for change in TUNINGS[tuning]]
 
 
 def arguments(out: str, *more: str) -> list[str]:
@@ -46,6 +51,23 @@ def whole(folder: Path) -> dict[str, Any]:
     return ended.json
 
 
+@pytest.fixture(scope="module")
+def whole_full(folder: Path) -> dict[str, Any]:
+    """One that trains all weights."""
+    words = arguments("whole-full", "--json", *tuned("full"))
+    ended = branchdiag(*words, cwd=folder, env=ONE_THREAD)
+    assert ended.status == 0, ended.err
+    assert "weights are trained; the teacher is a second copy of them" in ended.err
+    assert "MiB a process" in ended.err
+    return ended.json
+
+
+@pytest.fixture
+def whole_run(tuning: str, folder: Path, request: pytest.FixtureRequest) -> Path:
+    """The directory of an uninterrupted run of this tuning."""
+    return folder / request.getfixturevalue("whole" if tuning == "lora" else "whole_full")["run"]
+
+
 def test_a_run_says_what_it_came_to(folder: Path, whole: dict[str, Any], in_process: Any) -> None:
     assert whole["steps"] == STEPS and whole["last"]["step"] == STEPS
     assert [line["step"] for line in whole["held_out"]] == [0, STEPS]
@@ -55,34 +77,41 @@ def test_a_run_says_what_it_came_to(folder: Path, whole: dict[str, Any], in_proc
     assert again.status == 0 and "nothing to do" in again.err
 
 
+@both_tunings
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
-    folder: Path, whole: dict[str, Any]
+    folder: Path, tuning: str, whole_run: Path
 ) -> None:
+    run = folder / f"killed-{tuning}"
+    words = arguments(run.name, *tuned(tuning))
     process = subprocess.Popen(
-        [sys.executable, "-m", "branchdiag", *arguments("killed")],
+        [sys.executable, "-m", "branchdiag", *words],
         cwd=folder,
         env={**os.environ, **ONE_THREAD},
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
-    metrics, deadline = folder / "killed" / "metrics.jsonl", time.monotonic() + 300
+    metrics, deadline = run / "metrics.jsonl", time.monotonic() + 300
     while not (metrics.is_file() and metrics.read_bytes().count(b"\n") >= 3):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 2 in saved_steps(folder / "killed") and STEPS not in saved_steps(folder / "killed")
-    ended = branchdiag(*arguments("killed", "--resume"), cwd=folder, env=ONE_THREAD)
+    assert 2 in saved_steps(run) and STEPS not in saved_steps(run)
+    ended = branchdiag(*words, "--resume", cwd=folder, env=ONE_THREAD)
     assert ended.status == 0, ended.err
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
-    assert losses(folder / "killed") == pytest.approx(losses(folder / "whole"), abs=1e-5)
+    assert losses(run) == pytest.approx(losses(whole_run), abs=1e-5)
 
 
-def test_two_processes_are_one_with_the_same_batch(folder: Path, whole: dict[str, Any]) -> None:
+@both_tunings
+def test_two_processes_are_one_with_the_same_batch(
+    folder: Path, tuning: str, whole_run: Path
+) -> None:
+    run = folder / f"two-{tuning}"
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone",
-         "-m", "branchdiag", *arguments("two", "--json")],
+         "-m", "branchdiag", *arguments(run.name, "--json", *tuned(tuning))],
         cwd=folder,
         env={**os.environ, **ONE_THREAD},
         capture_output=True,
@@ -92,7 +121,7 @@ def test_two_processes_are_one_with_the_same_batch(folder: Path, whole: dict[str
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["steps"] == STEPS  # one object: the main process alone speaks
-    assert losses(folder / "two") == pytest.approx(losses(folder / "whole"), abs=1e-5)
+    assert losses(run) == pytest.approx(losses(whole_run), abs=1e-5)
 
 
 def test_merged_weights_are_a_model(folder: Path, whole: dict[str, Any]) -> None:
@@ -100,6 +129,22 @@ def test_merged_weights_are_a_model(folder: Path, whole: dict[str, Any]) -> None
     assert ended.status == 0, ended.err
     names = {path.name for path in (folder / "merged").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= names
+
+
+def test_a_full_run_is_evaluated_beside_its_base_and_is_not_merged(
+    folder: Path, whole_full: dict[str, Any], in_process: Any
+) -> None:
+    run = folder / "evaluating"
+    (run / "runs").mkdir(parents=True)
+    (run / "runs" / "full").symlink_to(folder / whole_full["run"])
+    ended = branchdiag("evaluate", "--problems=../problems.jsonl:2", "--n=1", "--seeds=1", "--json",
+                       "--set=sampling.max_new_tokens=8", "--progress=none",
+                       cwd=run, env=ONE_THREAD)  # fmt: skip
+    assert ended.status == 0, ended.err
+    assert [model["label"] for model in ended.json["models"]] == ["model", "full"]
+    for given in (whole_full["run"], whole_full["model"]):
+        refused(in_process(folder, ["merge", given, "--out=other"]), 2, "nothing to merge")
+    assert not (folder / "other").exists()
 
 
 @pytest.mark.parametrize(
@@ -114,6 +159,8 @@ def test_merged_weights_are_a_model(folder: Path, whole: dict[str, Any]) -> None
         (["--model=./nowhere"], 2, ["no such model directory"]),
         (["--engine=vllm"], 5, ["vllm"]),
         (["--set=report_to=wandb", "--out=sinks"], 5, ["wandb", "metrics.jsonl"]),
+        (["--set=tuning=full", "--engine=vllm"], 2, ["weights are not passed", "tuning=lora"]),
+        (["--set=tuning=full", "--set=lora.r=8"], 2, ["no adapter", "--set lora.r=8"]),
         (["--objective=grpo"], 2, ["grpo"]),
     ],
 )  # fmt: skip

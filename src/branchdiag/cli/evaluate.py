@@ -18,7 +18,7 @@ Models = Annotated[
     typer.Argument(
         metavar="MODEL_OR_ADAPTER",
         help="`bundled`, a hub id, or the directory of a model, an adapter or a training run. "
-        "Default: the base and the newest adapter in runs/.",
+        "Default: the newest result of training in runs/, and the model it was trained from.",
     ),
 ]
 Problems = Annotated[

@@ -1,4 +1,4 @@
-"""`train` and `merge`: from a schedule to an adapter, and from an adapter to a model."""
+"""`train` and `merge`: from a schedule to an adapter or a model, and from an adapter to a model."""
 
 from __future__ import annotations
 
@@ -104,7 +104,8 @@ def train(
     progress: Progress = ProgressStyle.auto,
     as_json: Json = False,
 ) -> None:
-    """Train a LoRA adapter on the model's own rollouts under a teacher that is shown more."""
+    """Train on the model's own rollouts under a teacher that is shown more: a LoRA adapter, or all
+    weights with --set tuning=full."""
     from branchdiag.training.inputs import (
         TrainRequest,
         load_settings,

@@ -1,8 +1,8 @@
 """Which models an evaluation compares: resolved, told apart by content, and named shortly.
 
-Reads model and adapter directories, and `runs/` for the newest adapter; loads no weights. A model's
-label stands in every table, so it is kept from one command to the next; its content identity says
-whether it is still the same model. Knows nothing of problems or figures.
+Reads model and adapter directories, and `runs/` for the newest result of training; loads no
+weights. A model's label stands in every table, so it is kept from one command to the next; its
+content identity says whether it is still the same model. Knows nothing of problems or figures.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from branchdiag.adapters import CONFIG, WEIGHTS, base_model_of, is_adapter
+from branchdiag.adapters import CONFIG, WEIGHTS, is_adapter
 from branchdiag.errors import SettingsConflict, UsageError
 from branchdiag.models import ModelReference, ResolvedModel, resolve
 from branchdiag.store.fingerprint import file_hash
+from branchdiag.training.results import (
+    began_from,
+    is_trained_model,
+    newest_result,
+    result_in,
+    run_of,
+)
 
 BUNDLED = "bundled"
-ADAPTER = "adapter"
-"""Where a training run keeps its adapter; the run's own name is the one to read."""
-SEARCH_DEPTH = 3
-"""How far below runs/ an adapter is looked for."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,11 @@ class EvaluatedModel:
 
     Attributes:
         label: short name, unique in the evaluation.
-        name: as the user gave it; a path is absolute, and a training run's stands for its adapter.
+        name: as the user gave it; a path is absolute, and a training run's stands for its result.
         base: the whole model, or the one that the adapter belongs to.
         adapter: directory of the adapter; None for a whole model.
         content_id: identity of weights, tokenizer, template and adapter.
+        began_from: of a model whose weights were all trained, the one that training began from.
     """
 
     label: str
@@ -43,6 +47,7 @@ class EvaluatedModel:
     base: ResolvedModel
     adapter: str | None
     content_id: str
+    began_from: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For a manifest."""
@@ -52,6 +57,7 @@ class EvaluatedModel:
             "base": self.base.to_dict(),
             "adapter": self.adapter,
             "content_id": self.content_id,
+            "began_from": self.began_from,
         }
 
     @staticmethod
@@ -61,29 +67,10 @@ class EvaluatedModel:
 
 
 def default_names(root: Path = Path("runs")) -> list[str]:
-    """The base model and the newest adapter below `root`; the bundled model where there is none."""
-    adapter = newest_adapter(root)
-    return [BUNDLED] if adapter is None else [base_model_of(adapter), str(adapter)]
-
-
-def newest_adapter(root: Path) -> Path | None:
-    """The adapter written last below `root`; those of checkpoints inside another do not count."""
-    found = [(path / WEIGHTS, path) for path in _adapters(root, SEARCH_DEPTH)]
-    dated = [(file.stat().st_mtime_ns, path) for file, path in found if file.is_file()]
-    return max(dated)[1] if dated else None
-
-
-def _adapters(directory: Path, depth: int) -> list[Path]:
-    if is_adapter(directory):
-        return [directory]
-    if depth == 0 or not directory.is_dir():
-        return []
-    return [
-        path
-        for entry in sorted(directory.iterdir())
-        if entry.is_dir() and not entry.name.startswith((".", "checkpoint"))
-        for path in _adapters(entry, depth - 1)
-    ]
+    """The newest result of training below `root`, after the model that it was trained from; the
+    bundled model where there is none."""
+    result = newest_result(root)
+    return [BUNDLED] if result is None else [began_from(result), str(result)]
 
 
 def resolve_models(
@@ -120,28 +107,32 @@ def resolve_models(
 
 
 def is_bundled(model: EvaluatedModel) -> bool:
-    """Whether a model is the bundled one, or an adapter of it."""
+    """Whether a model is the bundled one, an adapter of it, or trained from it."""
     from branchdiag.bundled import model_path
 
-    return Path(model.base.path).resolve() == model_path().resolve()
+    here = Path(model.base.path).resolve() == model_path().resolve()
+    return here or model.began_from == BUNDLED
 
 
 def _resolve(name: str, former: Sequence[EvaluatedModel], trust: bool) -> EvaluatedModel:
     """A model without its label."""
     path = Path(name).expanduser()
-    if name != BUNDLED and is_adapter(path / ADAPTER):
-        path = path / ADAPTER  # a training run is named for its result
+    if name != BUNDLED:
+        path = result_in(path) or path  # a training run is named for its result
     if name != BUNDLED and is_adapter(path):
-        base = _resolve_base(base_model_of(path), former, trust)
+        base = _resolve_base(began_from(path), former, trust)
         weights = path / WEIGHTS
         if not weights.is_file():
             raise UsageError(f"the adapter has no {WEIGHTS}", where=str(path))
         parts = (base.content_id, file_hash(path / CONFIG), file_hash(weights))
         content_id = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
         directory = os.path.normpath(path.absolute())
-        return EvaluatedModel(
-            "", directory.removesuffix(f"/{ADAPTER}"), base, directory, content_id
-        )
+        return EvaluatedModel("", str(run_of(Path(directory))), base, directory, content_id)
+    if name != BUNDLED and is_trained_model(path):
+        directory = os.path.normpath(path.absolute())
+        base = _resolve_base(directory, former, trust)
+        origin = began_from(path)
+        return EvaluatedModel("", str(run_of(Path(directory))), base, None, base.content_id, origin)
     base = _resolve_base(name, former, trust)
     model = EvaluatedModel("", name, base, None, base.content_id)
     if is_bundled(model):

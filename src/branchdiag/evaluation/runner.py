@@ -46,7 +46,7 @@ class EvaluationRequest:
     """What the user asked for, before anything is resolved.
 
     Attributes:
-        models: as named; empty: the base and the newest adapter below runs/.
+        models: as named; empty: the newest result of training below runs/, and its base.
         overrides: `key=value`, in the order in which they apply.
         limit: problems in all, from the front.
         out: the directory; None: by the models' names, below runs/.
@@ -120,7 +120,7 @@ def _resolve(request: EvaluationRequest, reporter: Reporter) -> tuple[Path, _Inp
     if not names:
         names = default_names()
         if len(names) == 1:
-            reporter.note("no adapter below runs/ yet: the bundled model alone is evaluated")
+            reporter.note("nothing trained below runs/ yet: the bundled model alone is evaluated")
     path = request.out or default_directory(
         [model.label for model in resolve_models(names, trust_remote_code=trust)]
     )

@@ -1,4 +1,4 @@
-"""The adapter's model card: what it is, what it was trained with, what it came to.
+"""The result's model card: what it is, what it was trained with, what it came to.
 
 Writes Markdown as text from a manifest and the last lines of metrics; reads no file. Knows no
 model. Numbers that are missing are left out.
@@ -8,7 +8,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What differs between the cards of an adapter and of a whole model."""
+
+    what: str
+    library: str
+    tags: tuple[str, ...]
+    use: str
+
+
+_KINDS = {
+    "lora": _Kind(
+        "A LoRA adapter",
+        "peft",
+        ("lora",),
+        "`branchdiag evaluate ADAPTER` compares it with its base model, `branchdiag merge "
+        "ADAPTER --out DIR` writes whole weights, and PEFT loads it as any adapter.",
+    ),
+    "full": _Kind(
+        "A whole model, all of whose weights were trained,",
+        "transformers",
+        (),
+        "`branchdiag evaluate BASE MODEL` compares it with its base model, and transformers "
+        "loads it as any model.",
+    ),
+}
 
 
 def model_card(
@@ -16,20 +45,21 @@ def model_card(
     metrics: Sequence[Mapping[str, Any]],
     held_out: Sequence[Mapping[str, Any]],
 ) -> str:
-    """The README.md of an adapter."""
+    """The README.md of an adapter, or of a whole model."""
     settings, schedule = manifest["settings"], manifest["schedule"]
+    kind = _KINDS[settings["tuning"]]
     objective, model = settings["objective"]["name"], manifest["model"]
     last = metrics[-1] if metrics else {}
     head = {
         "base_model": model["name"].partition("@")[0] if model["revision"] else model["name"],
-        "library_name": "peft",
-        "tags": ["lora", "on-policy-distillation", objective],
+        "library_name": kind.library,
+        "tags": [*kind.tags, "on-policy-distillation", objective],
     }
     front = "".join(f"{key}: {json.dumps(value)}\n" for key, value in head.items())
     lines = [
         f"---\n{front}---\n",
         f"# {model['name']}, trained with {objective}\n",
-        f"A LoRA adapter made by branchdiag {manifest['branchdiag']}: {last.get('step', 0)} steps "
+        f"{kind.what} made by branchdiag {manifest['branchdiag']}: {last.get('step', 0)} steps "
         "of on-policy self-distillation under a teacher that is shown "
         f"{_shown(settings['teacher']['context'])}.\n",
         "| | |\n|---|---|",
@@ -53,10 +83,7 @@ def model_card(
             f"{_number(held_out[-1]['divergence_first_rollouts'])} on the same rollouts and "
             f"{_number(held_out[-1]['divergence'])} on the trained student's own.\n"
         )
-    lines.append(
-        "Use: `branchdiag evaluate ADAPTER` compares it with its base model, `branchdiag merge "
-        "ADAPTER --out DIR` writes whole weights, and PEFT loads it as any adapter.\n"
-    )
+    lines.append(f"Use: {kind.use}\n")
     lines.append(f"All settings:\n\n```json\n{json.dumps(settings, indent=2)}\n```")
     return "\n".join(lines) + "\n"
 

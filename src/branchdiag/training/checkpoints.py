@@ -1,9 +1,10 @@
 """Checkpoints of a training run: whole, and there or not there.
 
-Writes checkpoints/step-000025/ in a training run's directory: the adapter (PEFT's format), the
-teacher's average where there is one, the optimizer, and the states of the random generators. A
-checkpoint is written under a name that begins with a dot, flushed and renamed. The learning rate
-and the position in the data are functions of the step, which is in the name. Knows no loss.
+Writes checkpoints/step-000025/ in a training run's directory: the student's weights (an adapter, or
+all of them), the teacher's average where there is one, the optimizer, and the states of the random
+generators. A checkpoint is written under a name that begins with a dot, flushed and renamed. The
+learning rate and the position in the data are functions of the step, which is in the name. Knows no
+loss.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 
 from branchdiag.errors import UsageError
 from branchdiag.store.atomic import flush_directory, temporary_name, user_errors
+from branchdiag.training.student import Student
 
 FOLDER = "checkpoints"
 STATE = "state.pt"
@@ -39,7 +41,7 @@ def saved_steps(run: Path) -> list[int]:
     return sorted(int(match[1]) for name in names if (match := re.fullmatch(r"step-(\d+)", name)))
 
 
-def save(run: Path, step: int, adapted: Any, optimizer: Any, average: dict[str, Any]) -> Path:
+def save(run: Path, step: int, student: Student, optimizer: Any, average: dict[str, Any]) -> Path:
     """Write the checkpoint after `step` steps; nothing happens where it is there already.
 
     Raises:
@@ -52,7 +54,7 @@ def save(run: Path, step: int, adapted: Any, optimizer: Any, average: dict[str, 
     def fill(directory: Path) -> None:
         from safetensors.torch import save_file
 
-        write_adapter(adapted, directory)
+        student.write_checkpoint(directory)
         if average:
             save_file({name: value.contiguous() for name, value in average.items()},
                       directory / AVERAGE)  # fmt: skip
@@ -63,22 +65,17 @@ def save(run: Path, step: int, adapted: Any, optimizer: Any, average: dict[str, 
     return target
 
 
-def restore(run: Path, step: int, adapted: Any, optimizer: Any) -> dict[str, Any]:
+def restore(run: Path, step: int, student: Student, optimizer: Any) -> dict[str, Any]:
     """Take up the checkpoint after `step` steps; returns the teacher's average (or nothing).
 
     Raises:
         UsageError: it cannot be read, or belongs to another model.
     """
-    from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
     directory = checkpoint_path(run, step)
     try:
-        weights = load_file(directory / "adapter_model.safetensors")
-        result: Any = set_peft_model_state_dict(adapted, weights)
-        lacking = [name for name in result.missing_keys if "lora_" in name]
-        if lacking or result.unexpected_keys:
-            raise ValueError(f"tensors differ: {[*lacking, *result.unexpected_keys][0]}")
+        student.read_checkpoint(directory)
         state = torch.load(directory / STATE, map_location="cpu", weights_only=True)
         optimizer.load_state_dict(state["optimizer"])
         _set_random_states(state["random"])
@@ -90,12 +87,6 @@ def restore(run: Path, step: int, adapted: Any, optimizer: Any) -> dict[str, Any
             where=str(directory),
             fix="remove it, and --resume goes on from the one before",
         ) from error
-
-
-def write_adapter(adapted: Any, directory: Path) -> None:
-    """The adapter as PEFT writes it, without PEFT's own card."""
-    adapted.save_pretrained(str(directory), save_embedding_layers=False)
-    (directory / "README.md").unlink(missing_ok=True)
 
 
 def write_directory(target: Path, fill: Callable[[Path], None]) -> None:

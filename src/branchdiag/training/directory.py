@@ -4,7 +4,7 @@ Reads and writes training.json; its lock is the one of every run. The identity (
 results, model, data, schedule) must be that of the run: nothing is mixed. Knows no model and no
 loss. Layout:
 
-    training.json  metrics.jsonl  held_out.jsonl  checkpoints/step-000025/...  adapter/
+    training.json  metrics.jsonl  held_out.jsonl  checkpoints/step-000025/...  adapter/ (or model/)
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from branchdiag.store.atomic import user_errors, write_json
 from branchdiag.store.fingerprint import differences, fingerprint
 from branchdiag.store.lock import Lock
 from branchdiag.training.checkpoints import remove_leftovers, saved_steps
+from branchdiag.training.results import MANIFEST
 
-MANIFEST = "training.json"
-ADAPTER = "adapter"
 FORMAT = "branchdiag.training"
 VERSION = 1
 NEEDED = ("identity", "finished_steps", "model", "data")

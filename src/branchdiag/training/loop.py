@@ -23,16 +23,9 @@ from branchdiag.training import checkpoints
 from branchdiag.training.data import Prompts, TrainingData
 from branchdiag.training.diagnostics import Diagnostics
 from branchdiag.training.inputs import TrainRequest
-from branchdiag.training.model import (
-    learning_rate,
-    load_trained_model,
-    make_optimizer,
-    trained_parameters,
-    untrained,
-)
+from branchdiag.training.model import learning_rate, load_student, make_optimizer
 from branchdiag.training.objectives.base import Objective
 from branchdiag.training.objectives.opsd import OPSD
-from branchdiag.training.output_head import output_head
 from branchdiag.training.processes import Processes
 from branchdiag.training.rollouts import Rollout, draw_rollouts, evaluation_mode
 from branchdiag.training.samplers import make_sampler
@@ -46,7 +39,7 @@ class Loop:
 
     Attributes:
         step: updates done.
-        adapted: the PEFT model.
+        student: what is trained.
     """
 
     def __init__(
@@ -64,24 +57,24 @@ class Loop:
         self._out = request.out
         self._held_out: list[Rollout] = []
         self._schedule = None if request.schedule is None else request.schedule.schedule
-        self.adapted = load_trained_model(resolved, request.settings, processes.device)
-        self._base: Any = self.adapted.get_base_model()
-        self._head = output_head(self.adapted)
-        self._teacher = make_teacher(self.adapted, request.settings.teacher)
-        self._optimizer = make_optimizer(self.adapted, request.settings)
+        self.student = load_student(resolved, request.settings, processes.device)
+        self._teacher = make_teacher(self.student, request.settings.teacher)
+        self._optimizer = make_optimizer(self.student, request.settings)
         self._sampler = make_sampler(
-            request.settings, resolved, tokenizer, self.adapted, processes, request.out
+            request.settings, resolved, tokenizer, self.student, processes, request.out
         )
 
     def restore(self, step: int) -> None:
         """Take up the checkpoint after `step` updates."""
-        average = checkpoints.restore(self._out, step, self.adapted, self._optimizer)
+        if self._measures():  # the untrained student writes them, which will be gone
+            self._held_out = self._draw(self._held_out_share()[1], "held out", 0)
+        average = checkpoints.restore(self._out, step, self.student, self._optimizer)
         self._teacher.restore(average)
         self.step = step
 
     def save(self) -> None:
         """Write a checkpoint of now."""
-        checkpoints.save(self._out, self.step, self.adapted, self._optimizer, self._teacher.state())
+        checkpoints.save(self._out, self.step, self.student, self._optimizer, self._teacher.state())
 
     def prepare(self) -> tuple[list[Rollout], BatchLoss, float]:
         """Rollouts and gradients of the next update: what a signal may cut off.
@@ -96,19 +89,20 @@ class Loop:
         rollouts = self._draw(share, "train", self.step)
         drawn_s = time.monotonic() - began
         self._optimizer.zero_grad(set_to_none=True)
-        self.adapted.train()
+        self.student.model.train()
         made = batch_loss(
             self._objective,
             self._micro_batches(rollouts, first, settings.objective),
             self._student_states,
             self._teacher.states,
-            self._head,
+            self.student.own.head,
+            teacher_head=self._teacher.head,
             settings=settings.objective,
             schedule=self._schedule,
             step=self.step,
             gather=self._processes.gather_micro_batches,
         )
-        self._processes.add_gradients(trained_parameters(self.adapted))
+        self._processes.add_gradients(self.student.trained.values())
         return rollouts, made, drawn_s
 
     def update(
@@ -122,7 +116,7 @@ class Loop:
         rollouts, made, drawn_s = prepared
         settings = self._settings
         norm = torch.nn.utils.clip_grad_norm_(
-            trained_parameters(self.adapted), settings.optimizer.max_grad_norm
+            self.student.trained.values(), settings.optimizer.max_grad_norm
         )
         if not bool(torch.isfinite(norm)):
             raise UsageError(
@@ -134,6 +128,7 @@ class Loop:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.step()
+        self.student.after_step()
         self._teacher.after_step()
         self.step += 1
         return self._line(rollouts, made, rate, float(norm), drawn_s, time.monotonic() - began)
@@ -144,13 +139,12 @@ class Loop:
         On rollouts of now, and on those of the untrained student, which stay what they are: the
         first also changes with what the student writes.
         """
-        if len(self.data.held_out) < self._processes.count:
+        if not self._measures():
             return None
-        first, share = self._processes.share([(0, pair) for pair in self.data.held_out])
-        if not self._held_out:
-            with untrained(self.adapted):
-                self._held_out = self._draw(share, "held out", 0)
-        rollouts = self._held_out if self.step == 0 else self._draw(share, "held out", 0)
+        first, share = self._held_out_share()
+        rollouts = self._draw(share, "held out", 0)
+        if self.step == 0:
+            self._held_out = rollouts
         own, lengths = self._divergence(rollouts, first)
         before = own if self.step == 0 else self._divergence(self._held_out, first)[0]
         return {
@@ -162,18 +156,26 @@ class Loop:
             "completion_tokens": sum(lengths) / len(lengths),
         }
 
+    def _measures(self) -> bool:
+        return len(self.data.held_out) >= self._processes.count
+
+    def _held_out_share(self) -> tuple[int, Sequence[tuple[int, Prompts]]]:
+        """The number of this process's first held-out problem, and its problems."""
+        return self._processes.share([(0, pair) for pair in self.data.held_out])
+
     def _divergence(
         self, rollouts: Sequence[Rollout], first: int
     ) -> tuple[dict[str, float | None], list[int]]:
         """Means over all processes' tokens, and the rollouts' lengths."""
         settings = ObjectiveSettings(eos=self._settings.objective.eos)
-        with evaluation_mode(self.adapted):
+        with evaluation_mode(self.student.model):
             made = batch_loss(
                 OPSD(temperature=self._objective.temperature, clip=None),
                 self._micro_batches(rollouts, first, settings),
                 self._student_states,
                 self._teacher.states,
-                self._head,
+                self.student.own.head,
+                teacher_head=self._teacher.head,
                 settings=settings,
                 schedule=None,
                 step=0,
@@ -212,7 +214,7 @@ class Loop:
 
     def _student_states(self, rows: Rows) -> Tensor:
         torch.manual_seed(derive_seed(self._settings.seed, "dropout", self.step, rows.number))
-        return states_of(self._base, rows.student)
+        return states_of(self.student.model, rows.student)
 
     def _line(
         self,
@@ -223,7 +225,9 @@ class Loop:
         drawn_s: float,
         step_s: float,
     ) -> dict[str, Any]:
-        parts = self._processes.gather((made, _lengths(rollouts), _memory_mib(self._base.device)))
+        parts = self._processes.gather(
+            (made, _lengths(rollouts), _memory_mib(self.student.model.device))
+        )
         diagnostics = Diagnostics.total([part.diagnostics for part, _, _ in parts])
         lengths = [length for _, (part, _), _ in parts for length in part]
         cut = sum(number for _, (_, number), _ in parts)

@@ -1,8 +1,7 @@
-"""metrics.jsonl: one line a step, flushed, never twice; and the same numbers sent elsewhere.
+"""metrics.jsonl and held_out.jsonl: one line a step, flushed, never twice.
 
-Writes metrics.jsonl in a training run's directory. A number that cannot be computed is null, and
-the line's `missing` says why. TensorBoard, trackio and wandb are imported where they are asked for.
-Knows nothing of what the numbers mean.
+Writes them in a training run's directory. A number that cannot be computed is null, and the line's
+`missing` says why. Knows nothing of what the numbers mean.
 """
 
 from __future__ import annotations
@@ -10,25 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from branchdiag.errors import MissingRequirement
 from branchdiag.store.atomic import user_errors, write_text
 
 METRICS = "metrics.jsonl"
 HELD_OUT = "held_out.jsonl"
-
-
-class Sink(Protocol):
-    """Somewhere else that numbers go."""
-
-    def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """The numbers of a step."""
-        ...
-
-    def close(self) -> None:
-        """No more will come."""
-        ...
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -55,63 +41,3 @@ def append_line(path: Path, line: Mapping[str, Any]) -> None:
     """
     with user_errors(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line, allow_nan=False) + "\n")
-
-
-def make_sinks(names: tuple[str, ...], run: Path, config: Mapping[str, Any]) -> list[Sink]:
-    """The trackers asked for.
-
-    Raises:
-        MissingRequirement: one is not installed.
-    """
-    return [_SINKS[name](run, config) for name in names]
-
-
-class _TensorBoard:
-    def __init__(self, run: Path, config: Mapping[str, Any]) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise _absent("tensorboard") from error
-        self._writer: Any = SummaryWriter(str(run / "tensorboard"))
-        self._writer.add_text("settings", json.dumps(config, indent=2))
-
-    def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        for name, value in numbers.items():
-            self._writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class _Tracker:
-    """trackio and wandb, whose interfaces agree in what is used here."""
-
-    def __init__(self, name: str, run: Path, config: Mapping[str, Any]) -> None:
-        import importlib
-
-        try:
-            self._module: Any = importlib.import_module(name)
-        except ImportError as error:
-            raise _absent(name) from error
-        self._module.init(project="branchdiag", name=run.name, config=dict(config))
-
-    def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        self._module.log(dict(numbers), step=step)
-
-    def close(self) -> None:
-        self._module.finish()
-
-
-_SINKS: dict[str, Any] = {
-    "tensorboard": _TensorBoard,
-    "trackio": lambda run, config: _Tracker("trackio", run, config),
-    "wandb": lambda run, config: _Tracker("wandb", run, config),
-}
-
-
-def _absent(name: str) -> MissingRequirement:
-    return MissingRequirement(
-        f"{name} is not installed",
-        where="report_to",
-        fix=f"pip install {name}, or leave it out: metrics.jsonl is always written",
-    )

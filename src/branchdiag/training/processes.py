@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +20,9 @@ from branchdiag.errors import UsageError
 from branchdiag.training.objectives.base import MicroBatch, TokenStatistics
 
 T = TypeVar("T")
+
+BUCKET_ELEMENTS = 2**26
+"""Of the gradients that are added in one message: 256 MiB in float32."""
 
 
 class Processes:
@@ -85,18 +88,12 @@ class Processes:
             return
         from accelerate.utils import reduce
 
-        trained = list(parameters)
-        for parameter in trained:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        flat: Tensor = reduce(
-            torch.cat([p.grad.flatten() for p in trained if p.grad is not None]), "sum"
-        )
-        start = 0
-        for parameter in trained:
-            assert parameter.grad is not None
-            parameter.grad.copy_(flat[start : start + parameter.numel()].view_as(parameter))
-            start += parameter.numel()
+        for bucket in _buckets(parameters):
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+            flat: Tensor = reduce(torch.cat([g.flatten() for g in gradients]), "sum")
+            parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+            for parameter, gradient, part in zip(bucket, gradients, parts, strict=True):
+                parameter.grad = gradient.copy_(part.view_as(gradient))
 
     def wait(self) -> None:
         """Until every process is here."""
@@ -110,6 +107,20 @@ class Processes:
         """Leave the group; without this the process is aborted when it ends."""
         if self.count > 1:
             self._state.destroy_process_group()
+
+
+def _buckets(parameters: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Parameters whose gradients are sent together: few messages, and no second copy of all."""
+    bucket: list[Tensor] = []
+    size = 0
+    for parameter in parameters:
+        if bucket and size + parameter.numel() > BUCKET_ELEMENTS:
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(parameter)
+        size += parameter.numel()
+    if bucket:
+        yield bucket
 
 
 def _on_cpu(rows: MicroBatch) -> MicroBatch:

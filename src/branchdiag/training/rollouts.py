@@ -12,14 +12,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from branchdiag.engines.base import Completion, Engine, Request, Sampling
 from branchdiag.errors import TooManyFailures
 from branchdiag.store.fingerprint import derive_seed
 from branchdiag.training.data import Prompts
+
+if TYPE_CHECKING:
+    from branchdiag.training.student import Student
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +53,14 @@ class Sampler(Protocol):
 
 
 class InProcess:
-    """The transformers engine on the very model that is trained, adapter and all."""
+    """The transformers engine on the very model that is trained."""
 
-    def __init__(self, engine: Engine, model: Any) -> None:
-        self._engine, self._model = engine, model
+    def __init__(self, engine: Engine, student: Student) -> None:
+        self._engine, self._student = engine, student
 
     def sample(self, requests: Sequence[Request]) -> Iterator[Completion]:
         """Complete every request with the model in evaluation mode."""
-        with evaluation_mode(self._model), merged_weights(self._model):
+        with evaluation_mode(self._student.model), self._student.decoding():
             yield from self._engine.generate(requests)
 
     def close(self) -> None:
@@ -72,19 +73,19 @@ class WithVllm:
 
     Args:
         engine: takes an adapter's directory and a number with `use_adapter`.
-        model: the PEFT model.
-        directory: where the adapter is written for it, over and over.
+        student: writes an adapter.
+        directory: where it is written, over and over.
     """
 
-    def __init__(self, engine: Any, model: Any, directory: Path) -> None:
-        self._engine, self._model, self._directory = engine, model, directory
+    def __init__(self, engine: Any, student: Student, directory: Path) -> None:
+        self._engine, self._student, self._directory = engine, student, directory
         self._number = 0
 
     def sample(self, requests: Sequence[Request]) -> Iterator[Completion]:
         """Save the adapter, pass it as a LoRA request, and complete every request."""
         self._number += 1
         directory = self._directory / str(self._number % 2)
-        self._model.save_pretrained(str(directory), save_embedding_layers=False)
+        self._student.write(directory)
         self._engine.use_adapter(str(directory), self._number)
         yield from self._engine.generate(requests)
 
@@ -103,30 +104,6 @@ def evaluation_mode(model: Any) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-@contextmanager
-def merged_weights(model: Any) -> Iterator[None]:
-    """The adapter added to the base weights inside, in float32; afterwards the very same tensors.
-
-    Halves the time of a decoding step of a small model. Of a base model in bfloat16 the adapter is
-    left beside the weights: rounded into them it would be another policy than the one trained.
-    """
-    layers = [module for module in model.modules() if hasattr(module, "get_delta_weight")]
-    weights = [layer.get_base_layer().weight for layer in layers]
-    if any(weight.dtype != torch.float32 for weight in weights):
-        yield
-        return
-    held = [weight.data for weight in weights]
-    try:
-        with model.disable_adapter():
-            with torch.no_grad():
-                for layer, weight in zip(layers, weights, strict=True):
-                    weight.data = weight.data + layer.get_delta_weight(model.active_adapter)
-            yield
-    finally:
-        for weight, data in zip(weights, held, strict=True):
-            weight.data = data
 
 
 def draw_rollouts(

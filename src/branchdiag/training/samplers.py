@@ -15,6 +15,7 @@ from branchdiag.protocol import EngineSettings
 from branchdiag.training.processes import Processes
 from branchdiag.training.rollouts import InProcess, Sampler, WithVllm
 from branchdiag.training.settings import TrainSettings
+from branchdiag.training.student import Student
 
 VLLM_ADAPTERS = ".rollout-adapter"
 LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK",
@@ -25,7 +26,7 @@ def make_sampler(
     settings: TrainSettings,
     resolved: ResolvedModel,
     tokenizer: Any,
-    adapted: Any,
+    student: Student,
     processes: Processes,
     out: Path,
 ) -> Sampler:
@@ -38,19 +39,19 @@ def make_sampler(
     stop_ids = stop_token_ids(resolved, tokenizer)
     length = min(settings.max_length, context_length(resolved))
     if settings.rollout.engine == "vllm":
-        return _with_vllm(settings, resolved, adapted, processes, out, stop_ids, length)
+        return _with_vllm(settings, resolved, student, processes, out, stop_ids, length)
     from branchdiag.engines.transformers_engine import TransformersEngine
     from branchdiag.engines.workers import usable_cores
 
     engine = TransformersEngine(
-        adapted.get_base_model(),
+        student.model,
         stop_ids=stop_ids,
         context_length=length,
         batch_size=settings.rollout.batch_size,
     )
     if engine.n_workers > 1:
         engine.n_workers = max(1, usable_cores() // processes.local_count())
-    return InProcess(engine, adapted)
+    return InProcess(engine, student)
 
 
 def make_vllm_engine(
@@ -75,7 +76,7 @@ def make_vllm_engine(
 def _with_vllm(
     settings: TrainSettings,
     resolved: ResolvedModel,
-    adapted: Any,
+    student: Student,
     processes: Processes,
     out: Path,
     stop_ids: tuple[int, ...],
@@ -112,4 +113,4 @@ def _with_vllm(
         log_path=out / "logs" / f"vllm-{processes.rank}.log",
         environment=environment,
     )
-    return WithVllm(engine, adapted, out / VLLM_ADAPTERS / str(processes.rank))
+    return WithVllm(engine, student, out / VLLM_ADAPTERS / str(processes.rank))

@@ -26,7 +26,7 @@ from branchdiag.protocol import (
     read_toml,
     validated,
 )
-from branchdiag.settings_section import Section, transport
+from branchdiag.settings_section import Section, added, transport
 from branchdiag.training.objectives import OBJECTIVE_NAMES, make_objective, objective_class
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class TeacherRoleSettings(Section):
     """Who the teacher is, and what it is shown beside the problem."""
 
     kind: Literal["fixed", "current", "ema"] = Field(
-        "fixed", description="The model without adapter, as it is now, or an average over steps."
+        "fixed", description="The model that training began from, as it is now, or its average."
     )
     ema_decay: float = Field(0.999, ge=0, lt=1, description="Of the average, a step.")
     context: str = Field(
@@ -112,7 +112,7 @@ class TeacherRoleSettings(Section):
 
 
 class LoraSettings(Section):
-    """The adapter that is trained."""
+    """The adapter that is trained, where `tuning` is lora."""
 
     r: int = Field(64, ge=1, description="Rank.")
     alpha: float = Field(128, gt=0, description="Scale: the product is multiplied by alpha / r.")
@@ -148,7 +148,7 @@ class ComputeSettings(Section):
 
     device: str = transport("auto", "auto | cpu | cuda | cuda:N; one a process.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 on a GPU, float32 on a CPU. The adapter is float32."
+        "auto", description="auto: bfloat16 on a GPU, float32 on a CPU. What is trained is float32."
     )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = transport(
         "auto", "Attention of the forward passes."
@@ -163,6 +163,9 @@ class TrainSettings(Section):
     """All settings of a training run. `TrainSettings()` is the paper's."""
 
     name: str = Field("paper", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Of this set.")
+    tuning: Literal["lora", "full"] = added(
+        "lora", "What is trained: an adapter, or all of the model's weights."
+    )
     data: tuple[str, ...] = Field((PAPER_DATA,), description="Problem sources, in order.")
     steps: int = transport(100, "Optimizer steps after which the result is written.", ge=1)
     save_every: int = transport(25, "Steps between two checkpoints.", ge=1)
@@ -193,17 +196,19 @@ class TrainSettings(Section):
         """`paper`, `bundled` or a TOML file, with `section.key=value` overrides on top.
 
         A method's own settings in a file concern the methods that have them; as an override, one
-        that the chosen method lacks is an error (of `make_objective`).
+        that the chosen method lacks is an error (of `make_objective`). So do those of the adapter.
 
         Raises:
             UsageError: unreadable file, unknown key, a value out of range, or settings that
                 exclude each other; every fault is listed.
         """
         values = _read(source)
-        of_file = _method_settings(values)
+        of_file, tuning_of_file = _method_settings(values), values.get("tuning")
         for override in overrides:
             apply_override(values, override)
         _leave_out_foreign(values, of_file)
+        if values.get("tuning") == "full":
+            _leave_out_lora(values, tuning_of_file, overrides)
         keys = keys_of(TrainSettings)
         sections = dict.fromkeys(key.partition(".")[0] for key in keys if "." in key)
         settings = validated(
@@ -222,6 +227,14 @@ class TrainSettings(Section):
                 "prefix_fraction and suffix_fraction exclude each other",
                 where="objective",
                 fix="leave one of them out",
+            )
+        if self.tuning == "full" and self.rollout.engine == "vllm":
+            raise UsageError(
+                "vLLM cannot draw the rollouts of full training: at each step it is passed an "
+                "adapter, and there is none; whole weights are not passed",
+                where="tuning, rollout.engine",
+                fix="--engine transformers, which decodes with the weights that are trained, or "
+                "--set tuning=lora",
             )
         if self.steps > self.optimizer.horizon_steps:
             raise UsageError(
@@ -259,9 +272,15 @@ class TrainSettings(Section):
             self.objective.name, **{"temperature": self.sampling().temperature, **given}
         )
 
+    def document(self) -> dict[str, Any]:
+        """All settings that this run has, for people: without an adapter, none of the adapter's."""
+        return self.model_dump(mode="json", exclude=None if self.tuning == "lora" else {"lora"})
+
     def result_settings(self) -> dict[str, Any]:
         """All settings that can change a result, sections within sections."""
         settings = super().result_settings()
+        if self.tuning == "full":
+            del settings["lora"]
         if self.objective.accumulation == "release":  # its means depend on the division
             settings["optimizer"]["micro_batch_size"] = self.optimizer.micro_batch_size
         return settings
@@ -282,6 +301,20 @@ def _leave_out_foreign(values: dict[str, Any], of_file: dict[str, Any]) -> None:
     settings = values["objective"]["settings"]
     for key in [key for key in of_file if key not in known and settings.get(key) == of_file[key]]:
         del settings[key]
+
+
+def _leave_out_lora(
+    values: dict[str, Any], tuning_of_file: object, overrides: Sequence[str]
+) -> None:
+    """Take out what a file sets for an adapter; who asks for both does not know what they get."""
+    asked = [text for text in overrides if text.partition("=")[0].split(".")[0].strip() == "lora"]
+    if asked or ("lora" in values and tuning_of_file == "full"):
+        raise UsageError(
+            "full training has no adapter for lora's settings to describe",
+            where=f"--set {asked[0]}" if asked else "lora",
+            fix="leave them out, or --set tuning=lora",
+        )
+    values.pop("lora", None)
 
 
 def _read(source: str | Path) -> dict[str, Any]:

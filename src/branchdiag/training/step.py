@@ -109,6 +109,7 @@ def batch_loss(
     settings: ObjectiveSettings,
     schedule: Schedule | None,
     step: int,
+    teacher_head: OutputHead | None = None,
     gather: Gather = list,
     backward: bool = True,
 ) -> BatchLoss:
@@ -120,11 +121,13 @@ def batch_loss(
     Args:
         student: with gradients; the same function of the rows whenever it is called in a step.
         teacher: without.
-        head: of both.
+        head: the student's; where it requires gradients it gets them.
         step: optimizer steps done before.
+        teacher_head: where the teacher has weights of its own; None: the student's.
         backward: False computes losses alone.
     """
     device = head.weight_Vd.device
+    teacher_head = teacher_head or head
     known = [micro_batch(rows, settings, schedule, device) for rows in batch]
     if objective.statistics_of == "global batch":
         with torch.no_grad():
@@ -137,7 +140,7 @@ def batch_loss(
                         student(rows),
                         teacher(rows),
                         head,
-                        head,
+                        teacher_head,
                         rows.tokens_BT,
                     ),
                 )
@@ -156,7 +159,7 @@ def batch_loss(
                     student_BTd,
                     teacher_BTd,
                     head,
-                    head,
+                    teacher_head,
                     rows.tokens_BT,
                 )
                 mine = replace(mine, statistics=statistics)
@@ -166,7 +169,7 @@ def batch_loss(
                 student_BTd,
                 teacher_BTd,
                 head,
-                head,
+                teacher_head,
                 rows.tokens_BT,
             )
         if backward:

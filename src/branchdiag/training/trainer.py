@@ -14,35 +14,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from branchdiag.adapters import WEIGHTS, needs_training_packages
+from branchdiag.adapters import needs_training_packages
 from branchdiag.errors import UsageError
 from branchdiag.models import ResolvedModel, context_length, load_tokenizer
 from branchdiag.pipeline.progress import Reporter, create_reporter
 from branchdiag.pipeline.signals import Guard, Interrupted
 from branchdiag.problems import recorded_revisions
-from branchdiag.training import checkpoints, directory, metrics
+from branchdiag.training import checkpoints, directory, metrics, trackers
 from branchdiag.training.card import model_card
 from branchdiag.training.data import TrainingData, load_data
 from branchdiag.training.inputs import TrainRequest, resolve_model, schedule_remark
 from branchdiag.training.loop import Loop
 from branchdiag.training.processes import Processes
+from branchdiag.training.results import FOLDERS, has_weights
 from branchdiag.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command came to."""
+    """What a command came to: the run's directory, and the adapter or the model in it."""
 
     path: Path
-    adapter: Path
+    result: Path
     steps: int
     nothing_to_do: bool = False
     is_main: bool = True
     """Whether this process is the one that speaks."""
 
     def lines(self) -> list[str]:
-        """For people: the adapter, and what it came to."""
-        said = [str(self.adapter)]
+        """For people: the result, and what it came to."""
+        said = [str(self.result)]
         measured = metrics.read_lines(self.path / metrics.HELD_OUT)
         if len(measured) > 1 and measured[0]["divergence"] and measured[-1]["divergence"]:
             before, after = measured[0]["divergence"], measured[-1]["divergence"]
@@ -61,7 +62,7 @@ class Outcome:
         held_out = metrics.read_lines(self.path / metrics.HELD_OUT)
         return {
             "run": str(self.path),
-            "adapter": str(self.adapter),
+            self.result.name: str(self.result),
             "steps": self.steps,
             "nothing_to_do": self.nothing_to_do,
             "last": lines[-1] if lines else None,
@@ -78,7 +79,7 @@ class Stage:
 
 
 def train(request: TrainRequest) -> Outcome:
-    """Train, or go on training, and write the adapter.
+    """Train, or go on training, and write the adapter or the model.
 
     Raises:
         BranchdiagError: what the user can mend.
@@ -89,6 +90,7 @@ def train(request: TrainRequest) -> Outcome:
     except ImportError as error:
         raise needs_training_packages(error) from error
     settings = request.settings
+    trackers.check_installed(settings.report_to)
     objective = settings.make_objective()
     objective.check_schedule(request.schedule is not None)
     processes = Processes(settings.compute.device)
@@ -108,9 +110,9 @@ def train(request: TrainRequest) -> Outcome:
             if processes.is_main:
                 held.enter_context(directory.locked(request.out))
             manifest = directory.read_manifest(request.out)
-            adapter = request.out / directory.ADAPTER
-            if (adapter / WEIGHTS).is_file() and _is_finished(manifest, identity, settings):
-                return Outcome(request.out, adapter, settings.steps, True, processes.is_main)
+            result = request.out / FOLDERS[settings.tuning]
+            if has_weights(result) and _is_finished(manifest, identity, settings):
+                return Outcome(request.out, result, settings.steps, True, processes.is_main)
             processes.wait()
             first = directory.check(
                 request.out, manifest, identity, steps=settings.steps, resume=request.resume
@@ -135,24 +137,42 @@ def _run(
     processes: Processes,
 ) -> Outcome:
     settings, out = request.settings, request.out
-    every = settings.held_out.every
     if first:
         loop.restore(first)
     processes.wait()  # nobody writes before everybody has read
     reporter = create_reporter(request.progress if processes.is_main else "none")
+    manifest |= {"settings": settings.document(), "finished_steps": None}
+    tracked = trackers.TrackedRun(
+        out, manifest.setdefault("tracking_id", trackers.new_id()), manifest["settings"]
+    )
     if processes.is_main:
-        manifest |= {"settings": settings.model_dump(mode="json"), "finished_steps": None}
         directory.save_manifest(out, manifest)
         for name in (metrics.METRICS, metrics.HELD_OUT):
             metrics.keep_until(out / name, first)
         _say(reporter, loop, request)
-    sinks = (
-        metrics.make_sinks(settings.report_to, out, manifest["settings"])
-        if processes.is_main
-        else []
-    )
+    names = settings.report_to if processes.is_main else ()
+    with trackers.opened(names, tracked, first) as send:
+        reporter.start(Stage("", "train"), settings.steps, first)  # type: ignore[arg-type]
+        try:
+            _take_steps(loop, settings, manifest, out, processes, reporter, send)
+        finally:
+            reporter.finish()
+    result = out / FOLDERS[settings.tuning]
+    return Outcome(out, result, settings.steps, is_main=processes.is_main)
+
+
+def _take_steps(
+    loop: Loop,
+    settings: TrainSettings,
+    manifest: dict[str, Any],
+    out: Path,
+    processes: Processes,
+    reporter: Reporter,
+    send: trackers.Send,
+) -> None:
+    """All steps that are left, and the result; on a signal a checkpoint."""
+    every = settings.held_out.every
     guard = Guard()
-    reporter.start(Stage("", "train"), settings.steps, first)  # type: ignore[arg-type]
     try:
         with guard.installed():
             while loop.step < settings.steps:
@@ -166,24 +186,18 @@ def _run(
                     line = loop.update(prepared, began)
                     if processes.is_main:
                         metrics.append_line(out / metrics.METRICS, line)
-                        for sink in sinks:
-                            sink.log(loop.step, _numbers(line))
+                        send(line)
                         if loop.step % settings.save_every == 0 or loop.step == settings.steps:
                             loop.save()
                 reporter.advance(1, int(line["tokens"]))
             _measure(loop, out, processes)
             if processes.is_main:
                 with guard.shielded():
-                    _finish(loop, out, manifest)
+                    _finish(loop, out, manifest, FOLDERS[settings.tuning])
     except Interrupted:
         if processes.is_main and loop.step > 0:
             loop.save()
         raise
-    finally:
-        reporter.finish()
-        for sink in sinks:
-            sink.close()
-    return Outcome(out, out / directory.ADAPTER, settings.steps, is_main=processes.is_main)
 
 
 def _measure(loop: Loop, out: Path, processes: Processes) -> None:
@@ -194,8 +208,8 @@ def _measure(loop: Loop, out: Path, processes: Processes) -> None:
         metrics.append_line(out / metrics.HELD_OUT, line)
 
 
-def _finish(loop: Loop, out: Path, manifest: dict[str, Any]) -> None:
-    """The adapter, its card, and the word that the run is finished."""
+def _finish(loop: Loop, out: Path, manifest: dict[str, Any], folder: str) -> None:
+    """The result, its card, and the word that the run is finished."""
     card = model_card(
         manifest,
         metrics.read_lines(out / metrics.METRICS),
@@ -203,10 +217,10 @@ def _finish(loop: Loop, out: Path, manifest: dict[str, Any]) -> None:
     )
 
     def fill(target: Path) -> None:
-        checkpoints.write_adapter(loop.adapted, target)
+        loop.student.write(target)
         (target / "README.md").write_text(card, encoding="utf-8")
 
-    checkpoints.write_directory(out / directory.ADAPTER, fill)
+    checkpoints.write_directory(out / folder, fill)
     directory.save_manifest(out, manifest | {"finished_steps": loop.step})
 
 
@@ -242,7 +256,7 @@ def _described(request: TrainRequest, model: dict[str, Any], data: TrainingData)
             "too_long": data.too_long,
             "provenance": data.provenance,
         },
-        "settings": request.settings.model_dump(mode="json"),
+        "settings": request.settings.document(),
     }
 
 
@@ -258,13 +272,8 @@ def _say(reporter: Reporter, loop: Loop, request: TrainRequest) -> None:
     remark = schedule_remark(named, loop.resolved)
     if remark:
         reporter.note(remark)
+    trained = loop.student.remark(settings.teacher.kind)
+    if trained:
+        reporter.note(trained)
     if loop.data.too_long:
         reporter.note(f"{loop.data.too_long} problems are left out: too long for max_length")
-
-
-def _numbers(line: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        name: float(value)
-        for name, value in line.items()
-        if isinstance(value, int | float) and name != "step"
-    }

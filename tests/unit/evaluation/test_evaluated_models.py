@@ -13,12 +13,13 @@ from branchdiag.bundled import model_path
 from branchdiag.errors import SettingsConflict, UsageError
 from branchdiag.evaluation.directory import default_directory
 from branchdiag.evaluation.models import (
+    BUNDLED,
     EvaluatedModel,
     default_names,
     is_bundled,
-    newest_adapter,
     resolve_models,
 )
+from branchdiag.training.results import newest_result
 
 
 def write_adapter(path: Path, weights: bytes = b"weights", written: int = 1) -> Path:
@@ -31,18 +32,59 @@ def write_adapter(path: Path, weights: bytes = b"weights", written: int = 1) -> 
     return path
 
 
+def write_trained_model(run: Path, written: int = 1, name: str = BUNDLED) -> Path:
+    """The result of a run that trained all weights of the bundled model."""
+    shutil.copytree(model_path(), run / "model")
+    weights = run / "model" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1  # a weight that moved
+    weights.write_bytes(data)
+    os.utime(weights, (written, written))
+    base = {"name": name, "path": str(model_path()), "revision": None, "content_id": "0"}
+    (run / "training.json").write_text(json.dumps({"model": base}))
+    return run / "model"
+
+
+def test_the_newest_result_is_an_adapter_or_a_whole_model(tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "a" / "adapter", written=10)
+    model = write_trained_model(tmp_path / "b", written=20)
+    shutil.copytree(model_path(), tmp_path / "c" / "model")  # of no training run
+    assert newest_result(tmp_path) == model
+    os.utime(adapter / "adapter_model.safetensors", (30, 30))
+    assert newest_result(tmp_path) == adapter
+
+
+@pytest.mark.parametrize("name", [BUNDLED, "./elsewhere"])
+def test_a_trained_model_stands_beside_the_one_it_began_from(tmp_path: Path, name: str) -> None:
+    model = write_trained_model(tmp_path / "run-full", name=name)
+    base, trained = resolve_models(default_names(tmp_path))
+    assert (base.label, trained.label) == (BUNDLED, "run-full")
+    assert (trained.adapter, trained.base.path) == (None, str(model))
+    assert trained.base.content_id != base.base.content_id
+    assert is_bundled(base)
+    assert is_bundled(trained) == (name == BUNDLED)
+    assert resolve_models([str(tmp_path / "run-full")]) == resolve_models([str(model)])
+    assert resolve_models([str(model)], recorded((trained,)))[0] == trained
+
+
+def test_an_evaluation_from_before_whole_models_goes_on(tmp_path: Path) -> None:
+    (model,) = resolve_models([str(write_adapter(tmp_path / "opsd"))])
+    former = {key: value for key, value in model.to_dict().items() if key != "began_from"}
+    assert EvaluatedModel.from_dict(former) == model
+
+
 def test_the_newest_whole_adapter_is_found_and_checkpoints_are_not(tmp_path: Path) -> None:
-    assert newest_adapter(tmp_path / "nothing") is None
+    assert newest_result(tmp_path / "nothing") is None
     old = write_adapter(tmp_path / "train-opsd", b"a", written=10)
     write_adapter(old / "checkpoint-25", b"b", written=99)
     new = write_adapter(tmp_path / "train-pw" / "adapter", b"c", written=20)
     write_adapter(tmp_path / "train-torn" / "checkpoint-50", b"d", written=99)
     torn = write_adapter(tmp_path / "train-now", b"e", written=99)
     (torn / "adapter_model.safetensors").unlink()
-    assert newest_adapter(tmp_path) == new
+    assert newest_result(tmp_path) == new
 
 
-def test_without_names_the_base_stands_beside_its_newest_adapter(tmp_path: Path) -> None:
+def test_without_names_the_base_stands_beside_its_newest_result(tmp_path: Path) -> None:
     assert default_names(tmp_path) == ["bundled"]
     adapter = write_adapter(tmp_path / "opsd")
     base, named = resolve_models(default_names(tmp_path))

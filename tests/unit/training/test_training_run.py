@@ -23,14 +23,17 @@ from branchdiag.training import data as training_data
 from branchdiag.training.data import load_data
 from branchdiag.training.inputs import NamedSchedule, TrainRequest, resolve_model
 from branchdiag.training.loop import Loop
+from branchdiag.training.lora import merged_weights
 from branchdiag.training.metrics import read_lines
 from branchdiag.training.processes import Processes
-from branchdiag.training.rollouts import evaluation_mode, merged_weights
+from branchdiag.training.rollouts import evaluation_mode
 from branchdiag.training.trainer import train
 from tests.tiny_models import tiny_model
-from tests.unit.training.tiny_runs import lines_of, losses, request
+from tests.unit.training.tiny_runs import TUNINGS, lines_of, losses, request
 
 STEPS = 4
+both_tunings = pytest.mark.parametrize("tuning", TUNINGS)
+RESULTS = {"lora": "adapter", "full": "model"}
 
 
 def make_loop(wanted: TrainRequest) -> Loop:
@@ -60,6 +63,20 @@ def finished(folder: Path) -> Path:
     return train(request(folder, f"steps={STEPS}", out="finished")).path
 
 
+@pytest.fixture(scope="module")
+def finished_full(folder: Path) -> Path:
+    """An uninterrupted run that trains all weights."""
+    changes = (f"steps={STEPS}", *TUNINGS["full"])
+    return train(request(folder, *changes, out="finished-full")).path
+
+
+@pytest.fixture
+def whole(tuning: str, request: pytest.FixtureRequest) -> Path:
+    """An uninterrupted run of this tuning."""
+    found: Path = request.getfixturevalue("finished" if tuning == "lora" else "finished_full")
+    return found
+
+
 def test_a_run_writes_what_it_says(finished: Path) -> None:
     lines = lines_of(finished)
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
@@ -85,17 +102,44 @@ def test_a_run_writes_what_it_says(finished: Path) -> None:
     assert (manifest["data"]["problems"], len(manifest["data"]["held_out"])) == (22, 2)
 
 
-def test_micro_batches_of_one_or_of_all_are_one_batch(folder: Path, finished: Path) -> None:
-    path = train(request(folder, f"steps={STEPS}", "optimizer.micro_batch_size=1", out="ones")).path
-    assert losses(path) == pytest.approx(losses(finished), abs=1e-5)
-    norms = [[line["grad_norm"] for line in lines_of(run)] for run in (path, finished)]
+def test_a_full_run_writes_a_whole_model(finished_full: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    assert not (finished_full / "adapter").exists()
+    began, trained = (
+        AutoModelForCausalLM.from_pretrained(path).state_dict()
+        for path in (tiny_model(), finished_full / "model")
+    )
+    moved = {name for name, value in trained.items() if not torch.equal(value, began[name])}
+    assert moved == set(began)
+    assert checkpoints.saved_steps(finished_full) == [2, 4]
+    card = (finished_full / "model" / "README.md").read_text()
+    for words in ("A whole model", 'library_name: "transformers"', "pw-opsd", "fp1:"):
+        assert words in card
+    assert "lora" not in card.lower()
+    manifest = json.loads((finished_full / "training.json").read_text())
+    assert manifest["identity"]["settings"]["tuning"] == "full"
+    assert "lora" not in manifest["settings"] and "lora" not in manifest["identity"]["settings"]
+
+
+@both_tunings
+def test_micro_batches_of_one_or_of_all_are_one_batch(
+    folder: Path, tuning: str, whole: Path
+) -> None:
+    changes = (f"steps={STEPS}", *TUNINGS[tuning], "optimizer.micro_batch_size=1")
+    path = train(request(folder, *changes, out=f"ones-{tuning}")).path
+    assert losses(path) == pytest.approx(losses(whole), abs=1e-5)
+    norms = [[line["grad_norm"] for line in lines_of(run)] for run in (path, whole)]
     assert norms[0] == pytest.approx(norms[1], rel=1e-3)
 
 
+@both_tunings
 def test_a_signal_is_followed_by_a_checkpoint_and_a_resumed_run_is_an_uninterrupted_one(
-    folder: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tuning: str, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     update = Loop.update
+    changes = (f"steps={STEPS}", *TUNINGS[tuning])
+    out = f"stopped-{tuning}"
 
     def interrupted(self: Loop, *arguments: Any) -> Any:
         line = update(self, *arguments)
@@ -106,18 +150,24 @@ def test_a_signal_is_followed_by_a_checkpoint_and_a_resumed_run_is_an_uninterrup
     with monkeypatch.context() as patch:
         patch.setattr(Loop, "update", interrupted)
         with pytest.raises(Interrupted):
-            train(request(folder, f"steps={STEPS}", out="stopped"))
-    run = folder / "stopped"
+            train(request(folder, *changes, out=out))
+    run = folder / out
     assert checkpoints.saved_steps(run) == [2, 3]
-    assert not (run / "adapter").exists()
+    assert not (run / RESULTS[tuning]).exists()
     with pytest.raises(SettingsConflict, match="unfinished run; its last checkpoint is step 3"):
-        train(request(folder, f"steps={STEPS}", out="stopped"))
+        train(request(folder, *changes, out=out))
     with (run / "metrics.jsonl").open("a") as file:  # a kill after the line, before the checkpoint
         file.write(json.dumps({"step": 4, "loss": 99.0}) + '\n{"step": 5, "lo')
-    train(request(folder, f"steps={STEPS}", out="stopped", resume=True))
+    train(request(folder, *changes, out=out, resume=True))
     assert [line["step"] for line in lines_of(run)] == list(range(1, STEPS + 1))
-    assert losses(run) == losses(finished)  # to the last bit
-    assert read_lines(run / "held_out.jsonl") == read_lines(finished / "held_out.jsonl")
+    assert losses(run) == losses(whole)  # to the last bit
+    assert read_lines(run / "held_out.jsonl") == read_lines(whole / "held_out.jsonl")
+
+
+def test_a_run_of_the_other_tuning_is_another_run(folder: Path, finished: Path) -> None:
+    changes = (f"steps={STEPS}", *TUNINGS["full"])
+    with pytest.raises(SettingsConflict, match="tuning"):
+        train(request(folder, *changes, out="finished", resume=True))
 
 
 def test_a_finished_run_is_left_alone_and_other_settings_are_refused(
@@ -132,12 +182,16 @@ def test_a_finished_run_is_left_alone_and_other_settings_are_refused(
     assert (finished / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_finished_run_whose_adapter_is_gone_makes_it_again(folder: Path) -> None:
-    run = train(request(folder, "steps=1", out="lost")).path
-    before = {path.name: path.read_bytes() for path in (run / "adapter").iterdir()}
-    shutil.rmtree(run / "adapter")
-    assert not train(request(folder, "steps=1", out="lost", resume=True)).nothing_to_do
-    assert {path.name: path.read_bytes() for path in (run / "adapter").iterdir()} == before
+@both_tunings
+def test_a_finished_run_whose_result_is_gone_makes_it_again(folder: Path, tuning: str) -> None:
+    changes = ("steps=1", *TUNINGS[tuning])
+    result = train(request(folder, *changes, out=f"lost-{tuning}")).result
+    before = {path.name: path.read_bytes() for path in result.iterdir()}
+    assert train(request(folder, *changes, out=f"lost-{tuning}")).nothing_to_do
+    shutil.rmtree(result)
+    again = train(request(folder, *changes, out=f"lost-{tuning}", resume=True))
+    assert not again.nothing_to_do
+    assert {path.name: path.read_bytes() for path in result.iterdir()} == before
 
 
 def test_a_template_file_that_was_changed_is_another_run(folder: Path) -> None:
@@ -215,12 +269,15 @@ def test_a_reversed_schedule_trains_another_adapter(folder: Path, finished: Path
     assert other["loss"] != one["loss"] and other["grad_norm"] != one["grad_norm"]
 
 
+@both_tunings
 @pytest.mark.parametrize("objective", ["opsd", "eopd", "reopold", "iw-opd"])
-def test_every_objective_trains(folder: Path, objective: str) -> None:
-    changes = ["steps=2", f"objective.name={objective}", "held_out.problems=0", "lora.dropout=0.1"]
+def test_every_objective_trains(folder: Path, objective: str, tuning: str) -> None:
+    changes = ["steps=2", f"objective.name={objective}", "held_out.problems=0", *TUNINGS[tuning]]
+    if tuning == "lora":
+        changes.append("lora.dropout=0.1")
     if objective == "reopold":
         changes.append("objective.settings.switch_step=1")
-    run = train(request(folder, *changes, out=objective, schedule=None)).path
+    run = train(request(folder, *changes, out=f"{objective}-{tuning}", schedule=None)).path
     lines = lines_of(run)
     assert all(math.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in lines)
     if objective == "reopold":
@@ -230,10 +287,13 @@ def test_every_objective_trains(folder: Path, objective: str) -> None:
         assert lines[0]["missing"]["clipped_token_share"] == "the objective clips nothing"
 
 
-def test_gradient_checkpointing_changes_memory_alone(folder: Path, finished: Path) -> None:
-    changes = ("steps=2", "compute.gradient_checkpointing=true")
-    run = train(request(folder, *changes, out="recomputed")).path
-    assert losses(run) == pytest.approx(losses(finished)[:2], abs=1e-6)
+@both_tunings
+def test_gradient_checkpointing_changes_memory_alone(
+    folder: Path, tuning: str, whole: Path
+) -> None:
+    changes = ("steps=2", *TUNINGS[tuning], "compute.gradient_checkpointing=true")
+    run = train(request(folder, *changes, out=f"recomputed-{tuning}")).path
+    assert losses(run) == pytest.approx(losses(whole)[:2], abs=1e-6)
 
 
 def test_a_bfloat16_model_carries_a_float32_adapter(folder: Path) -> None:
@@ -246,23 +306,46 @@ def test_a_bfloat16_model_carries_a_float32_adapter(folder: Path) -> None:
     assert any(tensor.any() for tensor in tensors)
 
 
+def test_a_bfloat16_model_is_trained_by_a_float32_copy(folder: Path) -> None:
+    changes = ("tuning=full", "optimizer.learning_rate=1e-5", "compute.dtype=bfloat16")
+    run = train(request(folder, "steps=3", *changes, out="half-full")).path
+    assert all(line["grad_norm"] > 0 for line in lines_of(run))
+    from safetensors.torch import load_file
+
+    kept = load_file(checkpoints.checkpoint_path(run, 3) / "weights.safetensors")
+    assert {tensor.dtype for tensor in kept.values()} == {torch.float32}
+    result = load_file(run / "model" / "model.safetensors")
+    for name, value in kept.items():
+        assert torch.equal(result[name], value.bfloat16())
+        assert not torch.equal(value, value.bfloat16().float())  # what the type would have lost
+    straight = train(request(folder, "steps=3", *changes, out="half-again")).path
+    shutil.rmtree(checkpoints.checkpoint_path(straight, 3))
+    train(request(folder, "steps=3", *changes, out="half-again", resume=True))
+    assert losses(straight) == losses(run)
+
+
 def test_a_run_beyond_the_steps_asked_for_is_not_cut(folder: Path, finished: Path) -> None:
     with pytest.raises(SettingsConflict, match="at step 4 already"):
         train(request(folder, "steps=3", out="finished", resume=True))
 
 
-def test_teachers_differ_after_the_first_step_alone(folder: Path, finished: Path) -> None:
-    series = {"fixed": losses(finished)}
+@both_tunings
+def test_teachers_differ_after_the_first_step_alone(folder: Path, tuning: str, whole: Path) -> None:
+    series = {"fixed": losses(whole)}
     for kind in ("current", "ema"):
-        changes = ("steps=2", f"teacher.kind={kind}", "teacher.ema_decay=0.5")
-        series[kind] = losses(train(request(folder, *changes, out=kind)).path)
+        changes = ("steps=2", *TUNINGS[tuning], f"teacher.kind={kind}", "teacher.ema_decay=0.5")
+        out = f"{kind}-{tuning}"
+        series[kind] = losses(train(request(folder, *changes, out=out)).path)
     firsts = [values[0] for values in series.values()]
     assert firsts == pytest.approx([firsts[0]] * 3, abs=1e-7)
     assert len({round(values[1], 7) for values in series.values()}) == 3
-    assert (checkpoints.checkpoint_path(folder / "ema", 2) / "average.safetensors").is_file()
-    run = train(request(folder, "steps=3", *changes[1:], out="ema", resume=True)).path
-    straight = train(request(folder, "steps=3", *changes[1:], out="ema3")).path
+    assert (checkpoints.checkpoint_path(folder / out, 2) / "average.safetensors").is_file()
+    run = train(request(folder, "steps=3", *changes[1:], out=out, resume=True)).path
+    straight = train(request(folder, "steps=3", *changes[1:], out=f"{out}3")).path
     assert losses(run) == losses(straight)
+    # What the untrained student wrote is the same, though none of its weights are left.
+    held_out = [read_lines(path / "held_out.jsonl")[-1] for path in (run, straight)]
+    assert held_out[0] == held_out[1]
 
 
 def test_rollouts_are_of_the_current_weights_and_the_model_is_as_it_was(folder: Path) -> None:
@@ -271,33 +354,38 @@ def test_rollouts_are_of_the_current_weights_and_the_model_is_as_it_was(folder: 
     before = loop._draw(prompts, "train", 0)
     assert loop._draw(prompts, "train", 0) == before
     with torch.no_grad():
-        for name, parameter in loop.adapted.named_parameters():
+        for name, parameter in loop.student.adapted.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(0, 0.5)
-    kept = {name: value.clone() for name, value in loop.adapted.state_dict().items()}
+    adapted: Any = loop.student.adapted  # type: ignore[attr-defined]
+    kept = {name: value.clone() for name, value in adapted.state_dict().items()}
     after = loop._draw(prompts, "train", 0)
     assert after != before
-    assert all(torch.equal(value, kept[name]) for name, value in loop.adapted.state_dict().items())
+    assert all(torch.equal(value, kept[name]) for name, value in adapted.state_dict().items())
     # Drawn one by one with the adapter beside the weights: the most likely token is the same.
     ids = torch.tensor([prompts[0][1].student_ids])
-    base = loop.adapted.get_base_model()
-    with torch.no_grad(), evaluation_mode(loop.adapted):
+    base = loop.student.adapted.get_base_model()
+    with torch.no_grad(), evaluation_mode(loop.student.adapted):
         beside = base(input_ids=ids).logits
-        with merged_weights(loop.adapted):
+        with merged_weights(loop.student.adapted):
             inside = base(input_ids=ids).logits
     torch.testing.assert_close(inside, beside, rtol=1e-4, atol=1e-4)
 
 
-def test_forked_decoders_see_the_current_weights(folder: Path) -> None:
-    loop = make_loop(request(folder, out="loop"))
+@both_tunings
+def test_forked_decoders_see_the_current_weights(folder: Path, tuning: str) -> None:
+    loop = make_loop(request(folder, *TUNINGS[tuning], out="loop"))
     engine: Any = loop._sampler._engine  # type: ignore[attr-defined]
     prompts = [(epoch, pair) for epoch in range(40) for _, pair in loop.data.batch(0, 4, 0)]
+    engine.n_workers = 1
+    before = loop._draw(prompts, "train", 0)
     with torch.no_grad():
-        for name, parameter in loop.adapted.named_parameters():
-            if "lora_B" in name:
+        for name, parameter in loop.student.trained.items():
+            if "lora_B" in name or "q_proj" in name:
                 parameter.normal_(0, 0.5)
     engine.n_workers = 2
     forked = loop._draw(prompts, "train", 0)
+    assert forked != before
     engine.n_workers = 1
     assert forked == loop._draw(prompts, "train", 0)
 
@@ -308,7 +396,7 @@ def test_a_trained_adapter_agrees_with_its_merge(folder: Path, finished: Path) -
     loop = make_loop(request(folder, f"steps={STEPS}", out="finished"))
     loop.restore(STEPS)
     merged_path = merge(finished / "adapter", folder / "merged", device="cpu")
-    plain = make_loop(request(folder, out="loop")).adapted.get_base_model()
+    plain = make_loop(request(folder, out="loop")).student.model
     from branchdiag.models import load_model, load_tokenizer, resolve
     from branchdiag.protocol import EngineSettings
 
@@ -317,8 +405,8 @@ def test_a_trained_adapter_agrees_with_its_merge(folder: Path, finished: Path) -
         load_model(loop.resolved, EngineSettings(device="cpu")), finished / "adapter"
     )
     ids = torch.arange(3, 20)[None]
-    with torch.no_grad(), evaluation_mode(loop.adapted):
-        trained = loop.adapted(input_ids=ids).logits
+    with torch.no_grad(), evaluation_mode(loop.student.adapted):
+        trained = loop.student.adapted(input_ids=ids).logits
         assert (trained - plain.eval()(input_ids=ids).logits).abs().max() > 1e-2
         torch.testing.assert_close(whole(input_ids=ids).logits, trained, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(also(input_ids=ids).logits, trained, rtol=1e-4, atol=1e-4)
@@ -329,8 +417,9 @@ def test_a_trained_adapter_agrees_with_its_merge(folder: Path, finished: Path) -
         merge(finished / "adapter", folder / "merged", device="cpu")
 
 
-def test_a_checkpoint_is_there_or_not_there(folder: Path, monkeypatch: Any) -> None:
-    loop = make_loop(request(folder, out="torn"))
+@both_tunings
+def test_a_checkpoint_is_there_or_not_there(folder: Path, tuning: str, monkeypatch: Any) -> None:
+    loop = make_loop(request(folder, *TUNINGS[tuning], out=f"torn-{tuning}"))
     loop.step = 7
 
     def fail(*_: Any, **__: Any) -> None:
@@ -339,8 +428,16 @@ def test_a_checkpoint_is_there_or_not_there(folder: Path, monkeypatch: Any) -> N
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(Exception, match="No space left"):
         loop.save()
-    assert checkpoints.saved_steps(folder / "torn") == []
-    assert list((folder / "torn" / "checkpoints").iterdir()) == []
+    assert checkpoints.saved_steps(folder / f"torn-{tuning}") == []
+    assert list((folder / f"torn-{tuning}" / "checkpoints").iterdir()) == []
+
+
+def test_a_checkpoint_of_another_model_is_refused(folder: Path, finished_full: Path) -> None:
+    shutil.copytree(finished_full / "checkpoints", folder / "tied" / "checkpoints")
+    loop = make_loop(request(folder, *TUNINGS["full"], out="tied", model=tiny_model(tied=True)))
+    with pytest.raises(UsageError, match=r"tensors differ: lm_head\.weight") as refused:
+        loop.restore(STEPS)
+    assert "--resume goes on from the one before" in str(refused.value)
 
 
 def test_an_adapter_on_the_output_head_or_on_no_layer_is_refused(folder: Path) -> None:

@@ -71,6 +71,10 @@ def test_a_methods_own_settings_reach_it() -> None:
         (["objective.prefix_fraction=0.3", "objective.suffix_fraction=0.3"], "exclude each other"),
         (["report_to=mlflow"], "report_to"),
         (["optimizer"], "section.key=value"),
+        (["tuning=half"], "tuning"),
+        (["tuning=full", "rollout.engine=vllm"], "--engine transformers"),
+        (["tuning=full", "lora.r=8"], "no adapter for lora's settings"),
+        (["lora.dropout=0", "tuning=full"], "--set lora.dropout=0"),
     ],
 )
 def test_a_wrong_setting_is_explained(changes: list[str], words: str) -> None:
@@ -86,6 +90,21 @@ def test_transport_changes_no_identity() -> None:
     )
     assert moved.result_settings() == plain
     assert TrainSettings.load("paper", ["lora.r=8"]).result_settings() != plain
+
+
+def test_full_training_has_no_settings_of_an_adapter(tmp_path: Path) -> None:
+    """Those of a file concern its runs that have one, unless the file asks for both."""
+    full = TrainSettings.load("bundled", ["tuning=full"])
+    assert full.tuning == "full" and TrainSettings.load("bundled").lora.r == 16
+    assert "lora" not in full.result_settings() and "lora" not in full.document()
+    assert full.result_settings()["tuning"] == "full"
+    lora = TrainSettings.load("bundled", ["tuning=lora", "lora.r=4"])
+    assert lora.lora.r == 4 and lora.document()["lora"]["r"] == 4
+    assert "tuning" not in lora.result_settings()  # runs from before it was a setting go on
+    (tmp_path / "both.toml").write_text('tuning = "full"\n[lora]\nr = 8\n')
+    with pytest.raises(UsageError, match="no adapter"):
+        TrainSettings.load(tmp_path / "both.toml")
+    assert TrainSettings.load(tmp_path / "both.toml", ["tuning=lora"]).lora.r == 8
 
 
 def test_the_bundled_models_settings_load_and_name_its_own_data() -> None:

@@ -88,17 +88,15 @@ def micro_batches(size: int, settings: ObjectiveSettings | None = None) -> list[
     ]
 
 
-def test_the_loss_is_that_of_rows_on_their_own_with_whole_logits(model: Any) -> None:
+def loss_of_rows(student_model: Any, teacher_model: Any) -> torch.Tensor:
     """Oracle: each row alone, unpadded, logits of the whole text, autograd's own functions."""
-    made, gradient = loss_and_gradient(model, micro_batches(len(BATCH)))
-    weight = model.model.layers[1].mlp.down_proj.weight.requires_grad_(True)
-    weight.grad = None
     total = torch.zeros((), dtype=torch.float64)
     filled = [row for row in BATCH if row.completion_ids]
     for row in filled:
         n = len(row.completion_ids)
         sides = []
-        for prompt in (row.prompts.student_ids, row.prompts.teacher_ids):
+        prompts = (row.prompts.student_ids, row.prompts.teacher_ids)
+        for model, prompt in zip((student_model, teacher_model), prompts, strict=True):
             logits = model(input_ids=torch.tensor([[*prompt, *row.completion_ids]])).logits[0]
             sides.append((logits[len(prompt) - 1 : len(prompt) - 1 + n] / 1.1).log_softmax(-1))
         student, teacher = sides[0], sides[1].detach()
@@ -106,6 +104,14 @@ def test_the_loss_is_that_of_rows_on_their_own_with_whole_logits(model: Any) -> 
         r = (torch.arange(n, dtype=torch.float64) + 0.5) / n
         weights = 0.25 + 0.75 * torch.sigmoid((r - 0.3) / 0.1)
         total = total + (weights * terms).mean() / len(filled)
+    return total
+
+
+def test_the_loss_is_that_of_rows_on_their_own_with_whole_logits(model: Any) -> None:
+    made, gradient = loss_and_gradient(model, micro_batches(len(BATCH)))
+    weight = model.model.layers[1].mlp.down_proj.weight.requires_grad_(True)
+    weight.grad = None
+    total = loss_of_rows(model, model)
     total.backward()
     expected = weight.grad.clone()
     weight.requires_grad_(False)

@@ -43,6 +43,10 @@ device = "cpu"
 """
 
 
+TUNINGS = {"lora": (), "full": ("tuning=full", "optimizer.learning_rate=1e-3")}
+"""What each kind of tuning changes in the settings."""
+
+
 def write_problems(path: Path, n: int = 24) -> Path:
     rows = [
         {
