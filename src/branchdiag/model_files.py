@@ -81,6 +81,8 @@ def _instead(directory: Path) -> str:
         if (place / "adapter_config.json").is_file():
             what = "this is an adapter" if place == directory else "this is a training run"
             return f"{what}: branchdiag merge {place} --out DIR makes a model of it"
+    if (directory / "training.json").is_file() and (directory / "model").is_dir():
+        return f"this is a training run: its model is {directory / 'model'}"
     return "give a directory that save_pretrained wrote, or a model id of the hub"
 
 

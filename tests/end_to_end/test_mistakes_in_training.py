@@ -186,6 +186,9 @@ def test_a_training_run_in_the_place_of_a_model(
     some_adapter(tmp_path / "run" / "adapter")
     refused(f"{command} ./run", 2, "this is a training run: branchdiag merge", "run/adapter")
     refused(f"{command} ./run/adapter", 2, "this is an adapter", "merge")
+    (tmp_path / "full" / "model").mkdir(parents=True)
+    (tmp_path / "full" / "training.json").write_text("{}", encoding="utf-8")
+    refused(f"{command} ./full", 2, "this is a training run: its model is", "full/model")
 
 
 def test_regrading_what_is_not_there(refused: Refused) -> None:

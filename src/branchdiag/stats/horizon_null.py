@@ -24,6 +24,8 @@ What was thought about:
 - The null is sharp. Tokens that differ in quality but are no worse on average than the control
   break it too (children spread, the control averages over tokens): a small p says that forcing
   matters, its direction is the figure's.
+- The slope of d is permuted in its own standard errors between problems. Children that differ much
+  from one another spread the plain permuted slopes wide and hide an observed one that is sharp.
 - A permutation without both classes has no AUROC and is left out; the test is then exact given
   that both classes occur. Two-sided p is twice the smaller tail, at most 1: valid for skewed
   nulls.

@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from branchdiag.stats.estimate import FloatArray
+from branchdiag.stats.estimate import FloatArray, IntArray
 
 Sign = Literal[1, -1]
 """+1 where the weight rises with r, -1 where it falls."""
@@ -42,6 +42,33 @@ class Parameters:
     w_min: float
     tau: float
     s: float
+
+
+@dataclass(frozen=True)
+class Means:
+    """A batch of fits at their parameters, and what their derivatives have in common.
+
+    theta: (B, K). shape: (B, 1) hi, and for a sigmoid (B, 3) hi, w and s. mean: (B, C) chances of
+    success. turn: (B, R) tanh(z / 2), which is how far the sigmoid has come, from -1 to 1. control:
+    (B, R) the control's chance of success.
+    """
+
+    theta: FloatArray
+    shape: FloatArray
+    mean: FloatArray
+    turn: FloatArray | None
+    control: FloatArray | None
+
+    @cached_property
+    def missed(self) -> FloatArray:
+        """(B, C) chances of failure."""
+        return np.asarray(1.0 - self.mean)
+
+    def of(self, fits: IntArray) -> Means:
+        """Some of the fits."""
+        parts = (self.turn, self.control)
+        turn, control = (None if part is None else part[fits] for part in parts)
+        return Means(self.theta[fits], self.shape[fits], self.mean[fits], turn, control)
 
 
 @dataclass(frozen=True)
@@ -87,29 +114,71 @@ class Curve:
         spline = [(-SPLINE_BOUND, SPLINE_BOUND)] * self.basis.shape[1]
         return np.array(shape + spline, dtype=np.float64)
 
+    @cached_property
+    def basis_products(self) -> FloatArray:
+        """(R, J J) products of every two columns of the basis."""
+        products = self.basis[:, :, np.newaxis] * self.basis[:, np.newaxis]
+        return products.reshape(self.r.size, -1)
+
     def family(self, *, sigmoid: bool, sign: Sign = 1) -> Curve:
         """Another family over the same rows."""
         return replace(self, sigmoid=sigmoid, sign=sign)
 
+    def only(self, positions: IntArray) -> Curve:
+        """The same family over some of the positions, children's and control's."""
+        return replace(self, r=self.r[positions], basis=self.basis[positions])
+
     def mean(self, theta: FloatArray) -> FloatArray:
         """(B, C) chances of success at parameters (B, K)."""
-        return self._parts(theta)[0]
+        return self.at(theta).mean
+
+    def at(self, theta: FloatArray) -> Means:
+        """The chances of success at parameters (B, K), and how they come about."""
+        turn = control = None
+        if self.sigmoid:
+            shape = np.empty((theta.shape[0], 3))
+            shape[:, :2], shape[:, 2] = sigmoid(theta[:, :2]), np.exp(theta[:, 3])
+            hi, w, s = shape[:, :1], shape[:, 1:2], shape[:, 2:]
+            turn = self.r - theta[:, 2:3]
+            turn *= (0.5 * self.sign) / s
+            np.tanh(turn, out=turn)
+            half = (0.5 - 0.5 * w) * hi
+            child = half * turn
+            child += hi - half
+        else:
+            shape = sigmoid(theta[:, :1])
+            child = np.repeat(shape, self.r.size, axis=1)
+        if not self.has_control:
+            return Means(theta, shape, child, turn, None)  # bounds keep it from 0 and 1
+        control = sigmoid(theta[:, self.n_shape :] @ self.basis.T)
+        mean = np.concatenate([child * control, control], axis=1)
+        np.clip(mean, SMALLEST_CHANCE, 1.0 - SMALLEST_CHANCE, out=mean)
+        return Means(theta, shape, mean, turn, control)
+
+    def mean_at(self, theta: FloatArray, row: IntArray) -> FloatArray:
+        """(B,) the chance of success of each fit (B, K) at one row (B,) of its own."""
+        position = row % self.r.size
+        control = np.einsum("bj,bj->b", theta[:, self.n_shape :], self.basis[position])
+        chance = sigmoid(control) if self.has_control else np.ones(row.size)
+        child = sigmoid(theta[:, 0]) * self.weight(theta, self.r[position, np.newaxis])[:, 0]
+        chance *= np.where(row < self.r.size, child, 1.0)
+        return np.clip(chance, SMALLEST_CHANCE, 1.0 - SMALLEST_CHANCE)
 
     def mean_and_slopes(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The mean (B, C) and its derivatives by each parameter (B, K, C)."""
-        mean, hi, rise, z, control = self._parts(theta)
+        means = self.at(theta)
+        mean, turn, control = means.mean, means.turn, means.control
         n_children = self.r.size
         slopes = np.empty((theta.shape[0], self.n_parameters, self.n_rows))
-        child = slopes[:, : self.n_shape, :n_children]
+        child, hi = slopes[:, : self.n_shape, :n_children], means.shape[:, :1]
         child[:, 0] = (1.0 - hi) * mean[:, :n_children]
-        if rise is not None and z is not None:
-            w = _sigmoid(theta[:, 1:2])
-            level = hi if control is None else hi * control
-            below = level * (1.0 - rise)
-            child[:, 1] = below * (w * (1.0 - w))
-            bend = below * rise * (1.0 - w)
-            child[:, 2] = bend * (-self.sign / np.exp(theta[:, 3:4]))
-            child[:, 3] = bend * -z
+        if turn is not None:
+            w, s = means.shape[:, 1:2], means.shape[:, 2:]
+            below = (hi if control is None else hi * control) * (0.5 - 0.5 * turn)
+            np.multiply(below, w * (1.0 - w), out=child[:, 1])
+            below *= 0.5 + 0.5 * turn
+            np.multiply(below, (w - 1.0) * self.sign / s, out=child[:, 2])
+            np.multiply(child[:, 2], self.r - theta[:, 2:3], out=child[:, 3])
         if control is not None:
             slopes[:, : self.n_shape, n_children:] = 0.0
             unsure = 1.0 - control
@@ -119,39 +188,21 @@ class Curve:
         return mean, slopes
 
     def weight(self, theta: FloatArray, r: FloatArray) -> FloatArray:
-        """(B, R) the weight w(r) of each fit at positions (R,); 1 for a constant."""
+        """(B, R) the weight w(r) of each fit at positions (R,) or (B, R); 1 for a constant."""
         if not self.sigmoid:
-            return np.ones((theta.shape[0], r.size))
-        w = _sigmoid(theta[:, 1:2])
+            return np.ones((theta.shape[0], r.shape[-1]))
+        w = sigmoid(theta[:, 1:2])
         z = self.sign * (r - theta[:, 2:3]) / np.exp(theta[:, 3:4])
-        return np.asarray(w + (1.0 - w) * _sigmoid(z))
+        return np.asarray(w + (1.0 - w) * sigmoid(z))
 
     def control_at(self, theta: FloatArray, basis: FloatArray) -> FloatArray:
         """(B, R) the control's chance of success for rows (R, J) of the spline."""
-        return np.asarray(_sigmoid(theta[:, self.n_shape :] @ basis.T))
+        return np.asarray(sigmoid(theta[:, self.n_shape :] @ basis.T))
 
     def parameters(self, theta: FloatArray) -> Parameters:
         """What one sigmoid's parameters (K,) mean."""
-        hi, w = _sigmoid(theta[:2])
+        hi, w = sigmoid(theta[:2])
         return Parameters(float(hi), float(w), float(theta[2]), float(np.exp(theta[3])))
-
-    def _parts(
-        self, theta: FloatArray
-    ) -> tuple[FloatArray, FloatArray, FloatArray | None, FloatArray | None, FloatArray | None]:
-        hi = _sigmoid(theta[:, :1])
-        rise = z = control = None
-        child = hi
-        if self.sigmoid:
-            w = _sigmoid(theta[:, 1:2])
-            z = (self.sign * (self.r - theta[:, 2:3])) / np.exp(theta[:, 3:4])
-            rise = _sigmoid(z)
-            child = hi * (w + (1.0 - w) * rise)
-        if self.has_control:
-            control = _sigmoid(theta[:, self.n_shape :] @ self.basis.T)
-            mean = np.concatenate([child * control, control], axis=1)
-        else:
-            mean = np.broadcast_to(child, (theta.shape[0], self.r.size))
-        return np.clip(mean, SMALLEST_CHANCE, 1.0 - SMALLEST_CHANCE), hi, rise, z, control
 
 
 def curve_over(r: FloatArray, *, with_control: bool) -> Curve:
@@ -184,6 +235,11 @@ def _restricted_cubic(x: FloatArray, knots: FloatArray) -> FloatArray:
     return np.column_stack(columns)
 
 
-def _sigmoid(x: FloatArray) -> FloatArray:
+def sigmoid(x: FloatArray) -> FloatArray:
+    """The logistic function."""
     # tanh neither overflows nor branches; fitted logits are bounded, so its rounding is harmless.
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)))
+    value = np.asarray(0.5 * x)
+    np.tanh(value, out=value)
+    value += 1.0
+    value *= 0.5
+    return value

@@ -30,14 +30,25 @@ def isotonic(r: FloatArray, y: FloatArray, weights: FloatArray, *, increasing: b
     Args:
         r, y, weights: (C,), with some weight above 0.
     """
+    levels, index = np.unique(r, return_inverse=True)
+    mass, sums = (np.bincount(index, values) for values in (weights, weights * y))
+    return isotonic_of_levels(levels, mass, sums, increasing=increasing)
+
+
+def isotonic_of_levels(
+    r: FloatArray, mass: FloatArray, sums: FloatArray, *, increasing: bool
+) -> Isotonic:
+    """The same from what lies at each level of r.
+
+    Args:
+        r: (R,) different, in order.
+        mass, sums: (R,) of the weights, and of the weights times y.
+    """
     from scipy.optimize import isotonic_regression
 
-    used = weights > 0.0
-    levels, index = np.unique(r[used], return_inverse=True)
-    mass = np.bincount(index, weights[used])
-    means = np.bincount(index, weights[used] * y[used]) / mass
-    fit = isotonic_regression(means, weights=mass, increasing=increasing)
-    return Isotonic(levels, np.asarray(fit.x, dtype=np.float64))
+    used = mass > 0.0
+    fit = isotonic_regression(sums[used] / mass[used], weights=mass[used], increasing=increasing)
+    return Isotonic(r[used], np.asarray(fit.x, dtype=np.float64))
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,11 @@ def sigmoid_start(r: FloatArray, y: FloatArray, weights: FloatArray, sign: Sign)
         r, y, weights: (C,), with some weight above 0.
         sign: +1 for a rise, -1 for a fall.
     """
-    steps = isotonic(r, y, weights, increasing=sign > 0)
+    return start_of(isotonic(r, y, weights, increasing=sign > 0), sign)
+
+
+def start_of(steps: Isotonic, sign: Sign) -> Start:
+    """`sigmoid_start` for steps that are known."""
     bottom, top = float(steps.y.min()), float(steps.y.max())
     hi = min(max(top, 0.02), 0.98)
     middle = 0.5 * float(steps.r[0] + steps.r[-1])

@@ -17,8 +17,10 @@ import numpy as np
 from branchdiag.stats.estimate import BoolArray, FloatArray, IntArray
 from branchdiag.stats.schedule_curve import Curve, Sign, curve_over
 from branchdiag.stats.schedule_data import Observations
-from branchdiag.stats.schedule_isotonic import Start, sigmoid_start
-from branchdiag.stats.schedule_solver import CELLS, fit_best, fit_many, loss
+from branchdiag.stats.schedule_folds import Folds
+from branchdiag.stats.schedule_isotonic import Start, isotonic_of_levels, start_of
+from branchdiag.stats.schedule_likelihood import add_up
+from branchdiag.stats.schedule_solver import fit_batch, fit_best, fit_many
 
 START_TAUS = (0.2, 0.4, 0.6, 0.8)
 START_SCALES = (0.05, 0.15, 0.4)
@@ -43,6 +45,8 @@ RESAMPLE_FOLDS: Effort = {"iterations": 15, "tolerance": 1e-6, "most": 100, "gro
 """A fold starts at the fit to all problems. What is left undone after so many iterations lies along
 valleys where w, tau and s make up for each other, and moves the loss of a left-out problem by less
 than the choice turns on, unless the two models are as good as each other."""
+CELLS = 2**18
+"""Resamples times rows whose folds are prepared at once."""
 CELLS_OF_REFITS = 2**22
 """Resamples times rows whose weights are held at once (32 MiB)."""
 
@@ -90,7 +94,7 @@ def fit_families(observations: Observations) -> Fits:
     sigmoids = {sign: constant.family(sigmoid=True, sign=sign) for sign in SIGNS}
     thetas = {}
     for sign in SIGNS:
-        start = _shape_start(observations, constant, constant_theta, share, sign)
+        (start,) = _shape_starts(rows, constant, constant_theta[np.newaxis], share[np.newaxis], sign)
         grid = [Start(start.hi, start.w_min, tau, s) for tau in START_TAUS for s in START_SCALES]
         starts = np.array([_theta(one, constant_theta[1:]) for one in [start, *grid]])
         thetas[sign], _ = fit_best(sigmoids[sign], rows.y, share, starts)
@@ -144,18 +148,17 @@ def _refit(fits: Fits, multiplicities: FloatArray, signs: IntArray) -> Refits:
         if mine.size == 0:
             continue
         curve, estimate = fits.sigmoids[sign], fits.sigmoid_thetas[sign]
-        own = [
-            _theta(
-                _shape_start(rows, fits.constant, constants[b], weights[b], sign), constants[b, 1:]
-            )
-            for b in mine
-        ]
-        candidates = [
-            fit_many(curve, rows.y, weights[mine], starts)
-            for starts in (np.tile(estimate, (mine.size, 1)), np.array(own))
-        ]
-        first_is_lower = candidates[0][1] <= candidates[1][1]
-        theta = np.where(first_is_lower[:, np.newaxis], candidates[0][0], candidates[1][0])
+        mine_weigh, mine_constants = weights[mine], constants[mine]
+        own = _shape_starts(rows, fits.constant, mine_constants, mine_weigh, sign)
+        starts = np.concatenate(
+            [
+                np.tile(estimate, (mine.size, 1)),
+                [_theta(start, theta[1:]) for start, theta in zip(own, mine_constants, strict=True)],
+            ]
+        )
+        thetas, losses = fit_many(curve, rows.y, np.tile(mine_weigh, (2, 1)), starts)
+        first_is_lower = losses[: mine.size] <= losses[mine.size :]
+        theta = np.where(first_is_lower[:, np.newaxis], *np.split(thetas, 2))
         with_sigmoid = left_out_loss(rows, curve, theta, multiplicities[mine], RESAMPLE_FOLDS)
         chosen[mine] = with_sigmoid < without[mine]
         shapes[mine] = theta[:, :4]
@@ -185,28 +188,17 @@ def left_out_loss(
     """
     rows = observations
     folds = fold_of_problems(rows.n_problems, effort)
-    n_folds = int(folds.max()) + 1
-    in_fold = np.zeros((rows.n_problems, n_folds))
-    in_fold[np.arange(rows.n_problems), folds] = 1.0
-    resample, fold = np.nonzero((multiplicities @ in_fold) > 0.0)
-    row_fold = folds[rows.codes]
     total = np.zeros(multiplicities.shape[0])
-    step = max(1, CELLS // max(1, rows.r.size))
-    for first in range(0, resample.size, step):
-        b, f = resample[first : first + step], fold[first : first + step]
-        weights = multiplicities[b][:, rows.codes] * rows.share
-        mine = row_fold[np.newaxis] == f[:, np.newaxis]
-        kept = np.where(mine, 0.0, weights)
-        fitted, _ = fit_many(
-            curve,
-            rows.y,
-            kept,
-            theta[b],
-            iterations=effort["iterations"],
-            tolerance=effort["tolerance"],
+    step = max(1, CELLS // rows.r.size)
+    for first in range(0, total.size, step):
+        part = slice(first, first + step)
+        weights = multiplicities[part][:, rows.codes] * rows.share
+        left = Folds.of(curve, rows.y, weights, folds[rows.codes])
+        starts = theta[part]
+        fitted, _ = fit_batch(
+            left, starts[left.draw], left.at(starts), effort["iterations"], effort["tolerance"]
         )
-        left = loss(curve.mean(fitted), rows.y, np.where(mine, weights, 0.0))
-        total += np.bincount(b, left, total.size)
+        total[part] = left.left_out(fitted)
     mean: FloatArray = total / multiplicities.sum(axis=1)
     return mean
 
@@ -222,22 +214,35 @@ def _constant_starts(observations: Observations, curve: Curve, share: FloatArray
     return np.array([[_logit(hi), *spline] for hi in (0.6, 0.95)])
 
 
-def _shape_start(
+def _shape_starts(
     observations: Observations,
     constant: Curve,
-    constant_theta: FloatArray,
+    constant_thetas: FloatArray,
     weights: FloatArray,
     sign: Sign,
-) -> Start:
-    """From the isotonic fit to the children, taken against the control where there is one."""
-    rows = observations
-    if not rows.relative:
-        return sigmoid_start(rows.r, rows.y, weights, sign)
-    child = ~rows.is_control
-    free = constant.control_at(constant_theta[np.newaxis], constant.basis)[0]
-    # Weighted by what is known of a ratio: where nothing succeeds freely it is not known at all.
-    ratio = np.clip(rows.y[child] / np.maximum(free, 0.02), 0.0, 1.0)
-    return sigmoid_start(rows.r[child], ratio, weights[child] * free, sign)
+) -> list[Start]:
+    """From isotonic fits to the children, taken against the control where there is one.
+
+    Args:
+        constant_thetas: (B, K) fits of the constant.
+        weights: (B, C).
+    """
+    rows, child = observations, ~observations.is_control
+    levels, index = np.unique(rows.r[child], return_inverse=True)
+    y, weights = rows.y[child], weights[:, child]
+    if rows.relative:
+        free = constant.control_at(constant_thetas, constant.basis)
+        # Weighted by what is known of a ratio: where nothing succeeds freely it is not known at all.
+        y, weights = np.clip(y / np.maximum(free, 0.02), 0.0, 1.0), weights * free
+    shape = (weights.shape[0], levels.size)
+    fit, row = (part.reshape(-1) for part in np.indices(weights.shape))
+    mass, sums = (
+        add_up(fit, index[row], values.reshape(-1), shape) for values in (weights, weights * y)
+    )
+    return [
+        start_of(isotonic_of_levels(levels, *both, increasing=sign > 0), sign)
+        for both in zip(mass, sums, strict=True)
+    ]
 
 
 def _theta(start: Start, spline: FloatArray) -> FloatArray:

@@ -9,14 +9,86 @@ derivatives, and are held against each other by the tests. Knows nothing of esti
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
 import numpy as np
 
-from branchdiag.stats.estimate import FloatArray
+from branchdiag.stats.estimate import FloatArray, IntArray
 from branchdiag.stats.schedule_curve import Curve
+from branchdiag.stats.schedule_likelihood import (
+    Derivatives,
+    Outcomes,
+    add_up,
+    derivatives,
+    loss_and_slope,
+    loss_of,
+    pool,
+)
 
-CELLS = 2**18
-"""Fits times rows that are worked on at once: what stays in a processor's cache."""
+CELLS = 32_000
+"""Fits times rows that are worked on at once: what stays in a processor's nearest caches."""
 HIGHEST_DAMPING = 1e8
+
+
+class Batch(Protocol):
+    """Weightings of the same rows, each of which is fitted.
+
+    curve: over pooled rows. draw: (B,) fits of one draw weigh the same rows, `n_rows` of them on
+    average, and stand together.
+    """
+
+    @property
+    def curve(self) -> Curve: ...
+    @property
+    def draw(self) -> IntArray: ...
+    @property
+    def n_rows(self) -> int: ...
+
+    def weight(self) -> FloatArray:
+        """(B,) of all rows of each fit."""
+        ...
+
+    def some(self, fits: IntArray) -> tuple[Curve, Outcomes]:
+        """A curve over the rows that some of the fits weigh, and their outcomes there."""
+        ...
+
+
+@dataclass(frozen=True)
+class Weightings:
+    """Fits of any weights."""
+
+    curve: Curve
+    outcomes: Outcomes
+
+    @property
+    def draw(self) -> IntArray:
+        """Each its own."""
+        return np.arange(self.outcomes.successes.shape[0])
+
+    @property
+    def n_rows(self) -> int:
+        """All."""
+        return self.curve.n_rows
+
+    def weight(self) -> FloatArray:
+        """(B,) of all rows of each fit."""
+        return np.asarray((self.outcomes.successes + self.outcomes.failures).sum(axis=1))
+
+    def some(self, fits: IntArray) -> tuple[Curve, Outcomes]:
+        """Some of the fits, over all rows."""
+        return self.curve, self.outcomes.of(fits)
+
+
+def weightings(curve: Curve, y: FloatArray, weights: FloatArray) -> Weightings:
+    """Fits with weights (B, C)."""
+    pooled, row = pool(curve)
+    fit, used = np.nonzero(weights)
+    weight, shape = weights[fit, used], (weights.shape[0], pooled.n_rows)
+    parts = (y[used], 1.0 - y[used])
+    sums = (add_up(fit, row[used], weight * part, shape) for part in parts)
+    return Weightings(pooled, Outcomes(*sums))
 
 
 def loss(mean: FloatArray, y: FloatArray, weights: FloatArray) -> FloatArray:
@@ -43,10 +115,10 @@ def fit_best(
     """
     from scipy.optimize import minimize
 
+    rows = weightings(curve, y, weights[np.newaxis])
+
     def value_and_gradient(theta: FloatArray) -> tuple[float, FloatArray]:
-        mean, slopes = curve.mean_and_slopes(theta[np.newaxis])
-        score = weights * (y - mean[0]) / (mean[0] * (1.0 - mean[0]))
-        return float(loss(mean, y, weights[np.newaxis])[0]), -(slopes[0] @ score)
+        return loss_and_slope(rows.curve, theta, rows.outcomes)
 
     bounds = [(float(low), float(high)) for low, high in curve.bounds]
     best, lowest = _inside(curve, starts)[0], np.inf
@@ -86,83 +158,100 @@ def fit_many(
         theta (B, K) and losses (B,).
     """
     theta = _inside(curve, starts)
-    losses = np.empty(theta.shape[0])
-    step = max(1, CELLS // max(1, curve.n_rows))
-    for first in range(0, theta.shape[0], step):
-        part = slice(first, first + step)
-        theta[part], losses[part] = _score(
-            curve, y, weights[part], theta[part], iterations, tolerance
-        )
-    return theta, losses
+    batch = weightings(curve, y, weights)
+    return fit_batch(batch, theta, _at_starts(batch, theta), iterations, tolerance)
 
 
-def _score(
-    curve: Curve,
-    y: FloatArray,
-    weights: FloatArray,
-    theta: FloatArray,
+def fit_batch(
+    batch: Batch,
+    starts: FloatArray,
+    known: tuple[FloatArray, Derivatives],
     iterations: int,
     tolerance: float,
 ) -> tuple[FloatArray, FloatArray]:
-    theta = theta.copy()
-    low, high = curve.bounds.T
-    losses = loss(curve.mean(theta), y, weights)
-    damping = np.full(theta.shape[0], 1e-3)
-    enough = tolerance * np.maximum(weights.sum(axis=1), 1e-300)
-    active = np.arange(theta.shape[0])
-    for _ in range(iterations):
-        here = theta[active]
-        drawn = weights if active.size == theta.shape[0] else weights[active]
-        gradient, information = _derivatives(curve, y, drawn, here)
-        move, promised = _step(here, gradient, information, damping[active], low, high)
+    """`fit_many` from starts (B, K) inside the bounds, with their losses and derivatives."""
+    low, high = batch.curve.bounds.T
+    theta, losses, slopes = starts.copy(), *known
+    damping, turns = np.full(losses.size, 1e-3), np.zeros(losses.size, dtype=np.int64)
+    enough = tolerance * np.maximum(batch.weight(), 1e-300)
+    moving = np.arange(losses.size)
+    while moving.size:
+        here = theta[moving]
+        move, promised = _step(here, slopes.of(moving), damping[moving], low, high)
         trial = np.clip(here + move, low, high)
-        reached = loss(curve.mean(trial), y, drawn)
-        gain = losses[active] - reached
-        better = gain > 0.0
-        theta[active[better]] = trial[better]
-        losses[active[better]] = reached[better]
-        damping[active] = np.where(
-            better, np.maximum(damping[active] * 0.2, 1e-9), damping[active] * 8.0
-        )
-        settled = (better & (gain <= enough[active])) | (promised <= enough[active])
-        active = active[~settled & (damping[active] < HIGHEST_DAMPING)]
-        if active.size == 0:
-            break
+        still = []
+        for block in _blocks(batch, moving):
+            fits = moving[block]
+            curve, outcomes = batch.some(fits)
+            means = curve.at(trial[block])
+            reached = loss_of(means, outcomes)
+            gain = losses[fits] - reached
+            better = gain > 0.0
+            theta[fits[better]], losses[fits[better]] = means.theta[better], reached[better]
+            damping[fits] = np.where(
+                better, np.maximum(damping[fits] * 0.2, 1e-9), damping[fits] * 8.0
+            )
+            turns[fits] += 1
+            settled = (better & (gain <= enough[fits])) | (promised[block] <= enough[fits])
+            settled |= (damping[fits] >= HIGHEST_DAMPING) | (turns[fits] >= iterations)
+            still.append(fits[~settled])
+            # A fit whose step was refused stands where it stood: its derivatives are known.
+            went = np.flatnonzero(better & ~settled)
+            if went.size == fits.size:
+                slopes.put(fits, derivatives(curve, means, outcomes))
+            elif went.size:
+                slopes.put(fits[went], derivatives(curve, means.of(went), outcomes.of(went)))
+        moving = np.concatenate(still)
     return theta, losses
 
 
-def _derivatives(
-    curve: Curve, y: FloatArray, weights: FloatArray, theta: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Uphill gradient of the log-likelihood (B, K) and its expected information (B, K, K)."""
-    mean, slopes = curve.mean_and_slopes(theta)
-    per_row = weights / (mean * (1.0 - mean))
-    gradient = np.matmul(slopes, (per_row * (y - mean))[..., np.newaxis])[..., 0]
-    slopes *= np.sqrt(per_row)[:, np.newaxis, :]
-    return gradient, np.matmul(slopes, slopes.transpose(0, 2, 1))
+def _blocks(batch: Batch, moving: IntArray) -> Iterator[slice]:
+    """Fits that are worked on at once; those of one draw are parted only where they are too many."""
+    draw, first = batch.draw[moving], 0
+    step = max(1, CELLS // batch.n_rows)
+    while first < moving.size:
+        last = min(first + step, moving.size)
+        if last < moving.size:
+            whole = int(np.searchsorted(draw, draw[last]))
+            last = whole if whole > first else last
+        yield slice(first, last)
+        first = last
+
+
+def _at_starts(batch: Batch, starts: FloatArray) -> tuple[FloatArray, Derivatives]:
+    losses, slopes = np.empty(starts.shape[0]), Derivatives.empty(*starts.shape)
+    everything = np.arange(starts.shape[0])
+    for block in _blocks(batch, everything):
+        fits = everything[block]
+        curve, outcomes = batch.some(fits)
+        means = curve.at(starts[block])
+        losses[block] = loss_of(means, outcomes)
+        slopes.put(fits, derivatives(curve, means, outcomes))
+    return losses, slopes
 
 
 def _step(
     theta: FloatArray,
-    gradient: FloatArray,
-    information: FloatArray,
+    slopes: Derivatives,
     damping: FloatArray,
     low: FloatArray,
     high: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
     """A damped scoring step of the parameters that are free, and the gain that it promises."""
-    held = ((theta <= low) & (gradient <= 0.0)) | ((theta >= high) & (gradient >= 0.0))
-    free = ~held
-    matrix = information * (free[:, :, np.newaxis] & free[:, np.newaxis, :])
+    uphill, matrix = slopes.gradient, slopes.information.copy()
     diagonal = np.einsum("bkk->bk", matrix)
+    held = ((theta <= low) & (uphill <= 0.0)) | ((theta >= high) & (uphill >= 0.0))
+    if held.any():
+        uphill = np.where(held, 0.0, uphill)
+        matrix[held] = 0.0
+        matrix.transpose(0, 2, 1)[held] = 0.0
     # A parameter on which nothing depends any more must not make the system singular.
     floor = 1e-10 * np.maximum(diagonal.max(axis=1, keepdims=True), 1e-10)
-    ridge = np.where(free, damping[:, np.newaxis] * diagonal + floor, 1.0)
-    matrix[:, np.arange(theta.shape[1]), np.arange(theta.shape[1])] += ridge
-    uphill = np.where(free, gradient, 0.0)
+    diagonal += damping[:, np.newaxis] * diagonal + floor
+    diagonal[held] = 1.0
     move = np.linalg.solve(matrix, uphill[..., np.newaxis])[..., 0]
     move = np.clip(move, low - theta, high - theta)
-    return move, np.einsum("bk,bk->b", uphill, move)
+    return move, np.vecdot(uphill, move)
 
 
 def _inside(curve: Curve, starts: FloatArray) -> FloatArray:
