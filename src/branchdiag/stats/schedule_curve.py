@@ -151,7 +151,9 @@ class Curve:
         if not self.has_control:
             return Means(theta, shape, child, turn, None)  # bounds keep it from 0 and 1
         control = sigmoid(theta[:, self.n_shape :] @ self.basis.T)
-        mean = np.concatenate([child * control, control], axis=1)
+        mean = np.empty((theta.shape[0], self.n_rows))
+        np.multiply(child, control, out=mean[:, : self.r.size])
+        mean[:, self.r.size :] = control
         np.clip(mean, SMALLEST_CHANCE, 1.0 - SMALLEST_CHANCE, out=mean)
         return Means(theta, shape, mean, turn, control)
 

@@ -1,0 +1,145 @@
+"""The likelihood of many fits of one curve at once: its loss, gradient and expected information.
+
+Reads curves, shares of success and weights; writes arrays. A likelihood needs of its rows no more
+than the weighted successes and failures at each mean, so rows that share a mean are added up first:
+tied positions, and all rows of a constant. Derivatives are sums of products that parameters have in
+common, taken without an array of slopes for each row; the tests hold them against such an array.
+Knows nothing of searches or problems.
+
+B fits, C rows, L rows after adding up, U positions of children (half of L where a control follows),
+K parameters, J of them the spline's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from branchdiag.stats.estimate import FloatArray, IntArray
+from branchdiag.stats.schedule_curve import Curve, Means
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Weighted successes and failures (B, L) of each fit at each row."""
+
+    successes: FloatArray
+    failures: FloatArray
+
+    def of(self, fits: IntArray) -> Outcomes:
+        """Those of some of the fits."""
+        return Outcomes(self.successes[fits], self.failures[fits])
+
+
+@dataclass(frozen=True)
+class Derivatives:
+    """Uphill gradient of the log-likelihood (B, K) and its expected information (B, K, K)."""
+
+    gradient: FloatArray
+    information: FloatArray
+
+    @staticmethod
+    def empty(n_fits: int, n_parameters: int) -> Derivatives:
+        """Room for as many fits."""
+        shape = (n_fits, n_parameters)
+        return Derivatives(np.empty(shape), np.empty((*shape, n_parameters)))
+
+    def of(self, fits: IntArray) -> Derivatives:
+        """Those of some of the fits."""
+        return Derivatives(self.gradient[fits], self.information[fits])
+
+    def put(self, fits: IntArray, fresh: Derivatives) -> None:
+        """Replace those of some of the fits."""
+        self.gradient[fits], self.information[fits] = fresh.gradient, fresh.information
+
+
+def pool(curve: Curve) -> tuple[Curve, IntArray]:
+    """The curve over rows that differ in their mean, and where each row (C,) goes among them."""
+    # All rows of a constant have one mean, unless a control moves it.
+    same = curve.r if curve.sigmoid or curve.has_control else np.zeros(curve.r.size)
+    _, first, place = np.unique(same, return_index=True, return_inverse=True)
+    row = np.concatenate([place, place + first.size]) if curve.has_control else place
+    return curve.only(first), row
+
+
+def add_up(fit: IntArray, row: IntArray, values: FloatArray, shape: tuple[int, int]) -> FloatArray:
+    """Sums (B, L) of values (N,), each of a fit and a row."""
+    sums = np.bincount(fit * shape[1] + row, values, shape[0] * shape[1])
+    return sums.reshape(shape).astype(np.float64, copy=False)
+
+
+def loss_of(means: Means, outcomes: Outcomes) -> FloatArray:
+    """Minus the log-likelihood (B,)."""
+    likelihood = np.vecdot(outcomes.successes, np.log(means.mean))
+    likelihood += np.vecdot(outcomes.failures, np.log(means.missed))
+    return np.asarray(-likelihood)
+
+
+def loss_and_slope(
+    curve: Curve, theta: FloatArray, outcomes: Outcomes
+) -> tuple[float, FloatArray]:
+    """The loss of a single fit at parameters (K,) and its gradient, row by row."""
+    mean, slopes = (values[0] for values in curve.mean_and_slopes(theta[np.newaxis]))
+    missed = 1.0 - mean
+    successes, failures = outcomes.successes[0], outcomes.failures[0]
+    loss = -float(successes @ np.log(mean) + failures @ np.log(missed))
+    return loss, slopes @ (failures / missed - successes / mean)
+
+
+def derivatives(curve: Curve, means: Means, outcomes: Outcomes) -> Derivatives:
+    """Of each fit at its own parameters."""
+    n_fits, n_children, n_shape = means.theta.shape[0], curve.r.size, curve.n_shape
+    made = Derivatives.empty(n_fits, curve.n_parameters)
+    gradient, information = made.gradient, made.information
+    # pull: how far each row is from its mean, and known: its weight, both over its variance.
+    known = outcomes.successes + outcomes.failures
+    pull = known * means.mean
+    np.subtract(outcomes.successes, pull, out=pull)
+    variance = means.mean * means.missed
+    pull /= variance
+    known /= variance
+    moved = None
+    if means.control is not None:
+        # What the logit of the control moves: the children's mean and its own.
+        arms, size = (n_fits, 2, n_children), curve.basis.shape[1]
+        moved = means.mean.reshape(arms) * (1.0 - means.control)[:, np.newaxis]
+        gradient[:, n_shape:] = np.einsum("bac,bac->bc", pull.reshape(arms), moved) @ curve.basis
+        of_spline = np.einsum("bac,bac,bac->bc", known.reshape(arms), moved, moved)
+        information[:, n_shape:, n_shape:] = (of_spline @ curve.basis_products).reshape(-1, size, size)
+    parts, scale = _shape_slopes(curve, means)
+    weighted = variance[:, :n_children]  # a place that is in the cache and no longer needed
+    for i, part in enumerate(parts):
+        np.multiply(part, known[:, :n_children], out=weighted)
+        gradient[:, i] = np.vecdot(part, pull[:, :n_children])
+        for j in range(i + 1):
+            information[:, i, j] = information[:, j, i] = np.vecdot(weighted, parts[j])
+        if moved is not None:
+            weighted *= moved[:, 0]
+            cross = weighted @ curve.basis * scale[:, i, np.newaxis]
+            information[:, i, n_shape:] = information[:, n_shape:, i] = cross
+    gradient[:, :n_shape] *= scale
+    information[:, :n_shape, :n_shape] *= scale[:, :, np.newaxis] * scale[:, np.newaxis]
+    return made
+
+
+def _shape_slopes(curve: Curve, means: Means) -> tuple[list[FloatArray], FloatArray]:
+    """Slopes of the children's mean by the shape's parameters, each (B, U) times a scale (B, K).
+
+    With the mean m, the control g and the sigmoid u = (1 + turn) / 2: m, 2 g (1 - u),
+    4 g (1 - u) u and 4 g (1 - u) u (r - tau).
+    """
+    theta, turn = means.theta, means.turn
+    parts, hi = [means.mean[:, : curve.r.size]], means.shape[:, :1]
+    if turn is None:
+        return parts, 1.0 - hi
+    w, s = means.shape[:, 1:2], means.shape[:, 2:]
+    below = 1.0 - turn
+    if means.control is not None:
+        below *= means.control
+    bend, tilt = 1.0 + turn, curve.r - theta[:, 2:3]
+    bend *= below
+    tilt *= bend
+    parts += [below, bend, tilt]
+    steep = 0.25 * hi * (w - 1.0) * (curve.sign / s)
+    return parts, np.concatenate([1.0 - hi, 0.5 * hi * w * (1.0 - w), steep, steep], axis=1)
