@@ -31,7 +31,9 @@ def isotonic(r: FloatArray, y: FloatArray, weights: FloatArray, *, increasing: b
         r, y, weights: (C,), with some weight above 0.
     """
     levels, index = np.unique(r, return_inverse=True)
-    mass, sums = (np.bincount(index, values) for values in (weights, weights * y))
+    mass, sums = (
+        np.bincount(index, values).astype(np.float64) for values in (weights, weights * y)
+    )
     return isotonic_of_levels(levels, mass, sums, increasing=increasing)
 
 

@@ -12,7 +12,8 @@ K parameters, J of them the spline's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -54,6 +55,68 @@ class Derivatives:
         self.gradient[fits], self.information[fits] = fresh.gradient, fresh.information
 
 
+class Batch(Protocol):
+    """What is to be fitted: one curve to rows of one kind, under many weightings."""
+
+    @property
+    def curve(self) -> Curve:
+        """Over rows that were added up."""
+        ...
+
+    @property
+    def draw(self) -> IntArray:
+        """(B,) in order; fits of one draw weigh the same rows."""
+        ...
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows a draw weighs, on average."""
+        ...
+
+    def weight(self) -> FloatArray:
+        """(B,) of all rows of each fit."""
+        ...
+
+    def some(self, fits: IntArray) -> tuple[Curve, Outcomes]:
+        """The curve over rows that some of the fits weigh, and their outcomes there."""
+        ...
+
+
+@dataclass(frozen=True)
+class Weightings:
+    """A batch of which every fit weighs about all rows."""
+
+    curve: Curve
+    outcomes: Outcomes
+
+    @staticmethod
+    def of(curve: Curve, y: FloatArray, weights: FloatArray) -> Weightings:
+        """From shares of success y (C,) and weights (B, C)."""
+        pooled, row = pool(curve)
+        order = np.argsort(row, kind="stable")
+        first = np.searchsorted(row[order], np.arange(pooled.n_rows))
+        sums = (np.add.reduceat((weights * part)[:, order], first, axis=1) for part in (y, 1.0 - y))
+        return Weightings(pooled, Outcomes(*sums))
+
+    @property
+    def draw(self) -> IntArray:
+        """Each its own."""
+        return np.arange(self.outcomes.successes.shape[0])
+
+    @property
+    def n_rows(self) -> int:
+        """All."""
+        return self.curve.n_rows
+
+    def weight(self) -> FloatArray:
+        """(B,) of all rows of each fit."""
+        return np.asarray((self.outcomes.successes + self.outcomes.failures).sum(axis=1))
+
+    def some(self, fits: IntArray) -> tuple[Curve, Outcomes]:
+        """All rows."""
+        return self.curve, self.outcomes.of(fits)
+
+
 def pool(curve: Curve) -> tuple[Curve, IntArray]:
     """The curve over rows that differ in their mean, and where each row (C,) goes among them."""
     # All rows of a constant have one mean, unless a control moves it.
@@ -63,10 +126,12 @@ def pool(curve: Curve) -> tuple[Curve, IntArray]:
     return curve.only(first), row
 
 
-def add_up(fit: IntArray, row: IntArray, values: FloatArray, shape: tuple[int, int]) -> FloatArray:
-    """Sums (B, L) of values (N,), each of a fit and a row."""
-    sums = np.bincount(fit * shape[1] + row, values, shape[0] * shape[1])
-    return sums.reshape(shape).astype(np.float64, copy=False)
+def loss_of_rows(mean: FloatArray, y: FloatArray) -> FloatArray:
+    """Minus the log-likelihood of shares y at means, of each row.
+
+    Half the deviance, up to a term that no parameter changes.
+    """
+    return np.asarray(-(y * np.log(mean) + (1.0 - y) * np.log1p(-mean)))
 
 
 def loss_of(means: Means, outcomes: Outcomes) -> FloatArray:
@@ -76,10 +141,8 @@ def loss_of(means: Means, outcomes: Outcomes) -> FloatArray:
     return np.asarray(-likelihood)
 
 
-def loss_and_slope(
-    curve: Curve, theta: FloatArray, outcomes: Outcomes
-) -> tuple[float, FloatArray]:
-    """The loss of a single fit at parameters (K,) and its gradient, row by row."""
+def loss_and_slope(curve: Curve, theta: FloatArray, outcomes: Outcomes) -> tuple[float, FloatArray]:
+    """The loss of a single fit at parameters (K,) and its gradient, from the slopes of its rows."""
     mean, slopes = (values[0] for values in curve.mean_and_slopes(theta[np.newaxis]))
     missed = 1.0 - mean
     successes, failures = outcomes.successes[0], outcomes.failures[0]
@@ -106,7 +169,9 @@ def derivatives(curve: Curve, means: Means, outcomes: Outcomes) -> Derivatives:
         moved = means.mean.reshape(arms) * (1.0 - means.control)[:, np.newaxis]
         gradient[:, n_shape:] = np.einsum("bac,bac->bc", pull.reshape(arms), moved) @ curve.basis
         of_spline = np.einsum("bac,bac,bac->bc", known.reshape(arms), moved, moved)
-        information[:, n_shape:, n_shape:] = (of_spline @ curve.basis_products).reshape(-1, size, size)
+        information[:, n_shape:, n_shape:] = (of_spline @ curve.basis_products).reshape(
+            -1, size, size
+        )
     parts, scale = _shape_slopes(curve, means)
     weighted = variance[:, :n_children]  # a place that is in the cache and no longer needed
     for i, part in enumerate(parts):

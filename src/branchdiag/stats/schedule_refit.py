@@ -19,7 +19,6 @@ from branchdiag.stats.schedule_curve import Curve, Sign, curve_over
 from branchdiag.stats.schedule_data import Observations
 from branchdiag.stats.schedule_folds import Folds
 from branchdiag.stats.schedule_isotonic import Start, isotonic_of_levels, start_of
-from branchdiag.stats.schedule_likelihood import add_up
 from branchdiag.stats.schedule_solver import fit_batch, fit_best, fit_many
 
 START_TAUS = (0.2, 0.4, 0.6, 0.8)
@@ -46,9 +45,9 @@ RESAMPLE_FOLDS: Effort = {"iterations": 15, "tolerance": 1e-6, "most": 100, "gro
 valleys where w, tau and s make up for each other, and moves the loss of a left-out problem by less
 than the choice turns on, unless the two models are as good as each other."""
 CELLS = 2**18
-"""Resamples times rows whose folds are prepared at once."""
-CELLS_OF_REFITS = 2**22
-"""Resamples times rows whose weights are held at once (32 MiB)."""
+"""Resamples times rows whose folds are fitted at once."""
+CELLS_OF_REFITS = 2**21
+"""Resamples times rows whose weights are held at once (16 MiB)."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def fit_families(observations: Observations) -> Fits:
     sigmoids = {sign: constant.family(sigmoid=True, sign=sign) for sign in SIGNS}
     thetas = {}
     for sign in SIGNS:
-        (start,) = _shape_starts(rows, constant, constant_theta[np.newaxis], share[np.newaxis], sign)
+        (start,) = _shape_starts(rows, constant, constant_theta[None], share[None], sign)
         grid = [Start(start.hi, start.w_min, tau, s) for tau in START_TAUS for s in START_SCALES]
         starts = np.array([_theta(one, constant_theta[1:]) for one in [start, *grid]])
         thetas[sign], _ = fit_best(sigmoids[sign], rows.y, share, starts)
@@ -148,15 +147,13 @@ def _refit(fits: Fits, multiplicities: FloatArray, signs: IntArray) -> Refits:
         if mine.size == 0:
             continue
         curve, estimate = fits.sigmoids[sign], fits.sigmoid_thetas[sign]
-        mine_weigh, mine_constants = weights[mine], constants[mine]
-        own = _shape_starts(rows, fits.constant, mine_constants, mine_weigh, sign)
-        starts = np.concatenate(
-            [
-                np.tile(estimate, (mine.size, 1)),
-                [_theta(start, theta[1:]) for start, theta in zip(own, mine_constants, strict=True)],
-            ]
-        )
-        thetas, losses = fit_many(curve, rows.y, np.tile(mine_weigh, (2, 1)), starts)
+        own = _shape_starts(rows, fits.constant, constants[mine], weights[mine], sign)
+        starts = [estimate] * mine.size + [
+            _theta(start, constant[1:])
+            for start, constant in zip(own, constants[mine], strict=True)
+        ]
+        both = np.tile(weights[mine], (2, 1))
+        thetas, losses = fit_many(curve, rows.y, both, np.array(starts))
         first_is_lower = losses[: mine.size] <= losses[mine.size :]
         theta = np.where(first_is_lower[:, np.newaxis], *np.split(thetas, 2))
         with_sigmoid = left_out_loss(rows, curve, theta, multiplicities[mine], RESAMPLE_FOLDS)
@@ -232,12 +229,12 @@ def _shape_starts(
     y, weights = rows.y[child], weights[:, child]
     if rows.relative:
         free = constant.control_at(constant_thetas, constant.basis)
-        # Weighted by what is known of a ratio: where nothing succeeds freely it is not known at all.
+        # Weighted by what is known of a ratio: where nothing succeeds freely it is not known.
         y, weights = np.clip(y / np.maximum(free, 0.02), 0.0, 1.0), weights * free
-    shape = (weights.shape[0], levels.size)
-    fit, row = (part.reshape(-1) for part in np.indices(weights.shape))
+    order = np.argsort(index, kind="stable")
+    first = np.searchsorted(index[order], np.arange(levels.size))
     mass, sums = (
-        add_up(fit, index[row], values.reshape(-1), shape) for values in (weights, weights * y)
+        np.add.reduceat(values[:, order], first, axis=1) for values in (weights, weights * y)
     )
     return [
         start_of(isotonic_of_levels(levels, *both, increasing=sign > 0), sign)

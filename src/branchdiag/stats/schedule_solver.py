@@ -10,21 +10,19 @@ derivatives, and are held against each other by the tests. Knows nothing of esti
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from branchdiag.stats.estimate import FloatArray, IntArray
 from branchdiag.stats.schedule_curve import Curve
 from branchdiag.stats.schedule_likelihood import (
+    Batch,
     Derivatives,
-    Outcomes,
-    add_up,
+    Weightings,
     derivatives,
     loss_and_slope,
     loss_of,
-    pool,
+    loss_of_rows,
 )
 
 CELLS = 32_000
@@ -32,73 +30,9 @@ CELLS = 32_000
 HIGHEST_DAMPING = 1e8
 
 
-class Batch(Protocol):
-    """Weightings of the same rows, each of which is fitted.
-
-    curve: over pooled rows. draw: (B,) fits of one draw weigh the same rows, `n_rows` of them on
-    average, and stand together.
-    """
-
-    @property
-    def curve(self) -> Curve: ...
-    @property
-    def draw(self) -> IntArray: ...
-    @property
-    def n_rows(self) -> int: ...
-
-    def weight(self) -> FloatArray:
-        """(B,) of all rows of each fit."""
-        ...
-
-    def some(self, fits: IntArray) -> tuple[Curve, Outcomes]:
-        """A curve over the rows that some of the fits weigh, and their outcomes there."""
-        ...
-
-
-@dataclass(frozen=True)
-class Weightings:
-    """Fits of any weights."""
-
-    curve: Curve
-    outcomes: Outcomes
-
-    @property
-    def draw(self) -> IntArray:
-        """Each its own."""
-        return np.arange(self.outcomes.successes.shape[0])
-
-    @property
-    def n_rows(self) -> int:
-        """All."""
-        return self.curve.n_rows
-
-    def weight(self) -> FloatArray:
-        """(B,) of all rows of each fit."""
-        return np.asarray((self.outcomes.successes + self.outcomes.failures).sum(axis=1))
-
-    def some(self, fits: IntArray) -> tuple[Curve, Outcomes]:
-        """Some of the fits, over all rows."""
-        return self.curve, self.outcomes.of(fits)
-
-
-def weightings(curve: Curve, y: FloatArray, weights: FloatArray) -> Weightings:
-    """Fits with weights (B, C)."""
-    pooled, row = pool(curve)
-    fit, used = np.nonzero(weights)
-    weight, shape = weights[fit, used], (weights.shape[0], pooled.n_rows)
-    parts = (y[used], 1.0 - y[used])
-    sums = (add_up(fit, row[used], weight * part, shape) for part in parts)
-    return Weightings(pooled, Outcomes(*sums))
-
-
 def loss(mean: FloatArray, y: FloatArray, weights: FloatArray) -> FloatArray:
-    """Minus the weighted log-likelihood of shares y (C,) at means (B, C): (B,).
-
-    Half the deviance, up to a term that no parameter changes.
-    """
-    likelihood: FloatArray = y * np.log(mean) + (1.0 - y) * np.log1p(-mean)
-    value: FloatArray = -np.einsum("bc,bc->b", weights, likelihood)
-    return value
+    """Minus the weighted log-likelihood of shares y (C,) at means (B, C): (B,)."""
+    return np.asarray(np.vecdot(weights, loss_of_rows(mean, y)))
 
 
 def fit_best(
@@ -115,7 +49,7 @@ def fit_best(
     """
     from scipy.optimize import minimize
 
-    rows = weightings(curve, y, weights[np.newaxis])
+    rows = Weightings.of(curve, y, weights[np.newaxis])
 
     def value_and_gradient(theta: FloatArray) -> tuple[float, FloatArray]:
         return loss_and_slope(rows.curve, theta, rows.outcomes)
@@ -158,7 +92,7 @@ def fit_many(
         theta (B, K) and losses (B,).
     """
     theta = _inside(curve, starts)
-    batch = weightings(curve, y, weights)
+    batch = Weightings.of(curve, y, weights)
     return fit_batch(batch, theta, _at_starts(batch, theta), iterations, tolerance)
 
 
@@ -206,7 +140,7 @@ def fit_batch(
 
 
 def _blocks(batch: Batch, moving: IntArray) -> Iterator[slice]:
-    """Fits that are worked on at once; those of one draw are parted only where they are too many."""
+    """Fits that are worked on at once; those of one draw stay together unless too many."""
     draw, first = batch.draw[moving], 0
     step = max(1, CELLS // batch.n_rows)
     while first < moving.size:
