@@ -148,12 +148,11 @@ def _refit(fits: Fits, multiplicities: FloatArray, signs: IntArray) -> Refits:
             continue
         curve, estimate = fits.sigmoids[sign], fits.sigmoid_thetas[sign]
         own = _shape_starts(rows, fits.constant, constants[mine], weights[mine], sign)
-        starts = [estimate] * mine.size + [
+        both = [estimate] * mine.size + [
             _theta(start, constant[1:])
             for start, constant in zip(own, constants[mine], strict=True)
         ]
-        both = np.tile(weights[mine], (2, 1))
-        thetas, losses = fit_many(curve, rows.y, both, np.array(starts))
+        thetas, losses = fit_many(curve, rows.y, np.tile(weights[mine], (2, 1)), np.array(both))
         first_is_lower = losses[: mine.size] <= losses[mine.size :]
         theta = np.where(first_is_lower[:, np.newaxis], *np.split(thetas, 2))
         with_sigmoid = left_out_loss(rows, curve, theta, multiplicities[mine], RESAMPLE_FOLDS)
