@@ -77,7 +77,7 @@ def score_spine(
                 temperature=temperature,
                 top_k=top_k,
             )
-            for rows in _chunks(n_positions, chunk_positions)
+            for rows in chunks_of(n_positions, chunk_positions)
         ]
     scores = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
     scores["position"] = np.arange(n_positions, dtype=np.int32)
@@ -103,7 +103,8 @@ def spine_states(
     return output.rows(slice(len(prompt_ids) - 1, None))
 
 
-def _chunks(n_positions: int, chunk_positions: int) -> list[slice]:
+def chunks_of(n_positions: int, chunk_positions: int) -> list[slice]:
+    """Which positions are projected together; other shapes would round otherwise."""
     return [
         slice(start, start + chunk_positions) for start in range(0, n_positions, chunk_positions)
     ]

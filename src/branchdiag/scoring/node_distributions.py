@@ -3,8 +3,9 @@
 Reads two models (or one, twice), the student's prompt and one prompt a teacher context, the spine's
 token ids, and the positions with the tokens that belong to their supports; writes arrays a
 position. Knows no problem, no table and no rollout. The passes are those of Phase B: the body runs
-once a prompt, of its states the rows asked for alone are kept, and the vocabulary projection takes
-a chunk of positions at a time. Sums over the vocabulary are float64.
+once a prompt, and the vocabulary projection takes the same chunks of positions at a time, those
+without a node left out. So what both measure is the same number: a projection of other rows would
+round otherwise, by up to 1e-5 in a logit. Sums over the vocabulary are float64.
 
 A support is the tokens given (the forced children first, in their order), then the student's own
 likeliest valid tokens, likeliest first, then the spine's token; each once. No teacher context adds
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from branchdiag.scoring.distributions import BLOCK_ELEMENTS, log_softmax, top_valid
-from branchdiag.scoring.forward import spine_states
+from branchdiag.scoring.forward import chunks_of, spine_states
 from branchdiag.scoring.model_parts import BodyOutput, project
 from branchdiag.signals import View
 from branchdiag.signals.divergences import gkd_jsd, opsd_clipped_kl
@@ -99,24 +100,27 @@ def node_distributions(
     positions = list(children)
     if not all(0 <= position < len(spine_ids) for position in positions):
         raise ValueError("positions must lie inside the spine")
-    rows = torch.as_tensor(positions, dtype=torch.long)
     with torch.inference_mode():
-        own = _states(student, student_prompt_ids, spine_ids, rows)
+        own = spine_states(student, student_prompt_ids, spine_ids)
         passes = {
             context: own
             if teacher is student and list(prompt) == list(student_prompt_ids)
-            else _states(teacher, prompt, spine_ids, rows)
+            else spine_states(teacher, prompt, spine_ids)
             for context, prompt in teacher_prompt_ids.items()
         }
-        nodes: list[tuple[Support, dict[str, TeacherView]]] = []
-        for start in range(0, len(positions), chunk_positions):
-            chunk = slice(start, start + chunk_positions)
-            logits_TV = project(student, own.rows(chunk))
+        nodes: dict[int, tuple[Support, dict[str, TeacherView]]] = {}
+        for chunk in chunks_of(len(spine_ids), chunk_positions):
+            here = [position for position in positions if chunk.start <= position < chunk.stop]
+            if not here:
+                continue
+            # Whole chunks are projected, as in Phase B, and rows taken then: the same numbers.
+            rows = [position - chunk.start for position in here]
+            logits_TV = project(student, own.rows(chunk))[rows]
             width = min([logits_TV.shape[1], *_width_of(teacher, passes)])
             supports = _supports(
                 logits_TV[:, :width],
-                [children[position] for position in positions[chunk]],
-                [spine_ids[position] for position in positions[chunk]],
+                [children[position] for position in here],
+                [spine_ids[position] for position in here],
                 valid_mask[:width],
                 student_tokens,
                 min_probability,
@@ -124,19 +128,12 @@ def node_distributions(
             )
             views: list[dict[str, TeacherView]] = [{} for _ in supports]
             for context, states in passes.items():
-                theirs_TV = project(teacher, states.rows(chunk))[:, :width].to(logits_TV.device)
+                theirs_TV = project(teacher, states.rows(chunk))[rows, :width].to(logits_TV.device)
                 seen = _views(theirs_TV, logits_TV[:, :width], supports, temperature)
                 for view, found in zip(views, seen, strict=True):
                     view[context] = found
-            nodes += zip(supports, views, strict=True)
-    return nodes
-
-
-def _states(
-    model: PreTrainedModel, prompt: Sequence[int], spine_ids: Sequence[int], rows: Tensor
-) -> BodyOutput:
-    states = spine_states(model, prompt, spine_ids)
-    return states.rows(rows.to(states.states_Td.device))
+            nodes |= zip(here, zip(supports, views, strict=True), strict=True)
+    return [nodes[position] for position in positions]
 
 
 def _width_of(teacher: PreTrainedModel, passes: Mapping[str, BodyOutput]) -> list[int]:
