@@ -37,13 +37,16 @@ def load(directory: Any, attention: str = "auto") -> Any:
     return models.load_model(models.resolve(str(directory)), settings, "cpu")
 
 
-def engine_of(model: Any, batch_size: int = 8, n_workers: int = 1) -> TransformersEngine:
+def engine_of(
+    model: Any, batch_size: int = 8, n_workers: int = 1, **named: str
+) -> TransformersEngine:
     return TransformersEngine(
         model,
         stop_ids=STOP_IDS,
         context_length=CONTEXT,
         batch_size=batch_size,
         n_workers=n_workers,
+        **named,
     )
 
 
@@ -359,6 +362,9 @@ def test_a_lack_of_memory_names_the_batch_size_to_take(n_workers: int) -> None:
         list(engine_of(model, batch_size=48, n_workers=n_workers).generate(requests_of(300)))
     assert raised.value.exit_status == 5
     assert "--set engine.batch_size=24" in str(raised.value)
+    in_training = engine_of(model, 48, n_workers, batch_setting="rollout.batch_size")
+    with pytest.raises(MissingRequirement, match=r"--set rollout\.batch_size=24"):
+        list(in_training.generate(requests_of(300)))
 
 
 @pytest.mark.parametrize(("n_workers", "expected"), [(1, KeyError), (2, WorkerFailed)])

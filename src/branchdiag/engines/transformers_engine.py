@@ -36,6 +36,7 @@ class TransformersEngine:
         context_length: prompt and completion together stay within it.
         batch_size: requests decoded together.
         n_workers: processes on a CPU; None takes one a core for a small model, else one.
+        batch_setting: the name by which a user sets `batch_size`.
     """
 
     name = "transformers"
@@ -48,11 +49,14 @@ class TransformersEngine:
         context_length: int,
         batch_size: int,
         n_workers: int | None = None,
+        batch_setting: str = "engine.batch_size",
     ) -> None:
         _check_cache_kind(model)
         use_grouped_attention(model)
         self.model: Any | None = model
         self.batch_size = batch_size
+        self._smaller_batch = f"--set {batch_setting}={max(1, batch_size // 2)}, then run again"
+        self._batch_setting = batch_setting
         # A small model decodes faster in processes of one thread than in several threads.
         self.single_threaded = is_small_on_cpu(model)
         if n_workers is None:
@@ -86,7 +90,9 @@ class TransformersEngine:
             return self._decode([requests[i] for i in groups[index]])
 
         if self.n_workers > 1 and len(groups) > 1:
-            batches = workers.run_forked(range(len(groups)), decode, self.n_workers)
+            batches = workers.run_forked(
+                range(len(groups)), decode, self.n_workers, if_killed=self._smaller_batch
+            )
         else:
             batches = (finished for index in range(len(groups)) for finished in decode(index))
         for finished in batches:
@@ -116,8 +122,8 @@ class TransformersEngine:
         return MissingRequirement(
             f"memory does not suffice for {self.batch_size} rows of this length "
             f"({str(error).splitlines()[0]})",
-            where="engine.batch_size",
-            fix=f"--set engine.batch_size={max(1, self.batch_size // 2)}, then run again",
+            where=self._batch_setting,
+            fix=self._smaller_batch,
         )
 
     def describe(self) -> dict[str, Any]:

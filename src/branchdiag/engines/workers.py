@@ -1,9 +1,9 @@
-"""Decoding in forked processes: one thread each, for models so small that threads only wait.
+"""Work in forked processes: one thread each, for models so small that threads only wait.
 
 A worker is a fork of this process, so it shares the loaded weights and starts in milliseconds. It
-is handed group numbers and sends back what finished; which worker decodes which group changes
-nothing. A worker dies with its parent, at once, whatever kills the parent. CPU on Linux only.
-Knows nothing of models: the work is a function.
+is handed task numbers and sends back what it finds; which worker does which task changes nothing. A
+worker dies with its parent, at once, whatever kills the parent. CPU on Linux only. Knows nothing of
+models: the work is a function.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, TypeVar
 
-from branchdiag.engines.base import Completion
 from branchdiag.errors import BranchdiagError, MissingRequirement
 
-Work = Callable[[int], Iterator[list[Completion]]]
+Result = TypeVar("Result")
 
 PR_SET_PDEATHSIG = 1
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
+
+GO_ON = "free some memory, then give the same command: it goes on where it was left"
 
 
 class WorkerFailed(RuntimeError):
@@ -43,10 +45,22 @@ def can_fork() -> bool:
     return sys.platform == "linux"
 
 
-def run_forked(tasks: Sequence[int], work: Work, n_workers: int) -> Iterator[list[Completion]]:
+def run_forked(
+    tasks: Sequence[int],
+    work: Callable[[int], Iterator[list[Result]]],
+    n_workers: int,
+    *,
+    if_killed: str = GO_ON,
+) -> Iterator[list[Result]]:
     """Do every task in one of `n_workers` forked processes and yield what they yield.
 
     The next task goes to whoever is free. Closing the iterator ends the workers.
+
+    Args:
+        tasks: numbers, handed out in this order.
+        work: what one task yields, in lists that are sent as they come.
+        n_workers: processes at most.
+        if_killed: what a user can do where a worker was killed.
 
     Raises:
         BranchdiagError: as raised by the work.
@@ -60,7 +74,7 @@ def run_forked(tasks: Sequence[int], work: Work, n_workers: int) -> Iterator[lis
         for _ in range(min(n_workers, len(tasks))):
             ours, theirs = context.Pipe()
             process = context.Process(
-                target=_serve, args=(theirs, work, os.getpid()), daemon=True, name="decoder"
+                target=_serve, args=(theirs, work, os.getpid()), daemon=True, name="worker"
             )
             with warnings.catch_warnings():
                 # Python warns of forks beside threads; what a worker does needs no lock of theirs.
@@ -72,7 +86,7 @@ def run_forked(tasks: Sequence[int], work: Work, n_workers: int) -> Iterator[lis
         while workers:
             for connection in wait(list(workers)):
                 assert isinstance(connection, Connection)
-                yield from _receive(connection, workers, todo)
+                yield from _receive(connection, workers, todo, if_killed)
     finally:
         for connection, process in workers.items():
             process.kill()
@@ -82,8 +96,8 @@ def run_forked(tasks: Sequence[int], work: Work, n_workers: int) -> Iterator[lis
 
 
 def _receive(
-    connection: Connection, workers: dict[Connection, Any], todo: list[int]
-) -> Iterator[list[Completion]]:
+    connection: Connection, workers: dict[Connection, Any], todo: list[int], if_killed: str
+) -> Iterator[list[Any]]:
     """Handle one message of a worker."""
     try:
         kind, value = connection.recv()
@@ -91,10 +105,9 @@ def _receive(
         process = workers[connection]
         process.join()
         raise MissingRequirement(
-            f"a decoding process was killed (exit code {process.exitcode}), "
+            f"a worker process was killed (exit code {process.exitcode}), "
             "usually for want of memory",
-            where="engine",
-            fix="--set engine.batch_size=… with a smaller number, then run again",
+            fix=if_killed,
         ) from None
     if kind == "finished":
         yield value
@@ -112,7 +125,7 @@ def _receive(
         raise WorkerFailed(value)
 
 
-def _serve(connection: Connection, work: Work, parent: int) -> None:
+def _serve(connection: Connection, work: Callable[[int], Iterator[list[Any]]], parent: int) -> None:
     """A worker's life."""
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means

@@ -48,6 +48,7 @@ def make_sampler(
         stop_ids=stop_ids,
         context_length=length,
         batch_size=settings.rollout.batch_size,
+        batch_setting="rollout.batch_size",
     )
     if engine.n_workers > 1:
         engine.n_workers = max(1, usable_cores() // processes.local_count())

@@ -68,8 +68,9 @@ def test_a_killed_worker_is_no_silence() -> None:
         yield [Completion((task,), (), "stop")]
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(MissingRequirement, match="killed"):
-        list(run_forked([0, 1], work, 2))
+    with pytest.raises(MissingRequirement, match="killed") as raised:
+        list(run_forked([0, 1], work, 2, if_killed="take fewer"))
+    assert raised.value.fix == "take fewer"
 
 
 PARENT = """
