@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.command_line import branchdiag
 
 SMALL = (
     "--limit=30",
@@ -23,38 +19,13 @@ SMALL = (
 """A run on a few problems, small enough for a test and whole in every other way."""
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-def branchdiag(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> Ended:
-    """Run the command line in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "branchdiag", *arguments],
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    return Ended(done.returncode, done.stdout, done.stderr)
-
-
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small finished run on the bundled model. Read only: tests that change it copy it."""
     cwd = tmp_path_factory.mktemp("finished")
-    ended = branchdiag("run-all", *SMALL, "--out=run", "--progress=plain", cwd=cwd)
+    ended = branchdiag(
+        *("run-all", *SMALL, "--out=run", "--progress=plain"), cwd=cwd, interpreter=True
+    )
     assert ended.status == 0, ended.err
     return cwd / "run"
 

@@ -12,7 +12,7 @@ from branchdiag.phases.base import Done
 from branchdiag.pipeline.verification import context_of_run
 from branchdiag.protocol import LabelSettings
 from branchdiag.store.run import RunDirectory
-from tests.conftest import branchdiag
+from tests.command_line import branchdiag
 
 pytestmark = pytest.mark.vllm
 ARGUMENTS = (

@@ -1,6 +1,6 @@
 """Run the command line and kill this very process, with SIGKILL, at a part of an evaluation.
 
-    python killed_evaluation.py TABLE MOMENT COUNT ARGUMENTS...
+    python -m tests.crash.killed_evaluation TABLE MOMENT COUNT ARGUMENTS...
 
 MOMENT is `before` or `after`: at the COUNT-th part of the table that has rows, before anything of
 it is on disk or right after it was renamed into place. Used by test_evaluate.

@@ -1,6 +1,6 @@
 """Run the command line and kill this very process, with SIGKILL, at a chosen moment of a phase.
 
-    python killed_run.py LETTER MOMENT COUNT ARGUMENTS...
+    python -m tests.crash.killed_run LETTER MOMENT COUNT ARGUMENTS...
 
 MOMENT is `before` or `after`: at the COUNT-th part that the phase writes, before anything of it is
 on disk or right after it was renamed into place. Used by test_kill_and_resume.

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from branchdiag.phases import PHASES, stages_of
 from branchdiag.store.run import RunDirectory
-from tests.conftest import branchdiag
-from tests.crash.test_kill_and_resume import EVERY_UNIT, SCRIPT
+from tests.command_line import branchdiag
+from tests.crash.test_kill_and_resume import EVERY_UNIT, KILLED_RUN
 
 SETTINGS = ("--set=align.rollouts=4", "--set=align.budget=60", "--progress=none")
 KILLS = [
@@ -27,16 +25,8 @@ KILLS = [
 
 def killed_with(letter: str, moment: str, count: int, run: Path, *more: str) -> int:
     """The status of `align` that is killed there."""
-    return subprocess.run(
-        [
-            *(sys.executable, str(SCRIPT), letter, moment, str(count)),
-            *("align", str(run), *SETTINGS, EVERY_UNIT, *more),
-        ],
-        cwd=run.parent,
-        timeout=300,
-        check=False,
-        capture_output=True,
-    ).returncode
+    words = (letter, moment, str(count), "align", str(run), *SETTINGS, EVERY_UNIT, *more)
+    return branchdiag(*words, cwd=run.parent, program=KILLED_RUN).status
 
 
 @pytest.mark.slow
@@ -46,7 +36,8 @@ def test_killed_in_every_stage_the_rows_are_the_same(tmp_path: Path, finished_ru
         assert killed_with(letter, moment, count, killed) == -signal.SIGKILL, (letter, moment)
         assert RunDirectory.open(killed).manifest["phases"][letter]["status"] == "running"
     for path in (killed, whole):
-        ended = branchdiag("align", str(path), *SETTINGS, EVERY_UNIT, cwd=tmp_path)
+        words = ("align", str(path), *SETTINGS, EVERY_UNIT)
+        ended = branchdiag(*words, cwd=tmp_path, interpreter=path == whole)
         assert ended.status == 0, ended.err
     first, second = RunDirectory.open(killed), RunDirectory.open(whole)
     for letter in stages_of("align"):

@@ -15,9 +15,10 @@ import pytest
 
 from branchdiag.store.run import RunDirectory
 from branchdiag.store.schemas import TABLES
-from tests.conftest import SMALL, branchdiag
+from tests.command_line import branchdiag
+from tests.conftest import SMALL
 
-SCRIPT = Path(__file__).parent / "killed_run.py"
+KILLED_RUN = "tests.crash.killed_run"
 EVERY_UNIT = "--set=engine.checkpoint_seconds=0"
 KILLS = [
     ("A", "after", 2),
@@ -41,13 +42,8 @@ KILLS = [
 
 def killed(letter: str, moment: str, count: int, cwd: Path) -> int:
     arguments = ["run-all", *SMALL, EVERY_UNIT, "--out=run", "--progress=none"]
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), letter, moment, str(count), *arguments],
-        cwd=cwd,
-        timeout=300,
-        check=False,
-        capture_output=True,
-    ).returncode
+    words = (letter, moment, str(count), *arguments)
+    return branchdiag(*words, cwd=cwd, program=KILLED_RUN).status
 
 
 def test_killed_twice_in_every_phase_the_rows_are_the_same(

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from branchdiag.phases import PHASES, stages_of
 from branchdiag.store.run import RunDirectory
-from tests.conftest import branchdiag
-from tests.crash.test_kill_and_resume import EVERY_UNIT, SCRIPT
+from tests.command_line import branchdiag
+from tests.crash.test_kill_and_resume import EVERY_UNIT, KILLED_RUN
 
 SETTINGS = ("--set=prefixes.fractions=[0.0, 0.5]", "--set=prefixes.rollouts=2", "--progress=none")
 KILLS = [
@@ -28,20 +26,13 @@ KILLS = [
 def test_killed_in_every_stage_the_rows_are_the_same(tmp_path: Path, finished_run: Path) -> None:
     killed, whole = (shutil.copytree(finished_run, tmp_path / name) for name in ("killed", "whole"))
     for letter, moment, count in KILLS:
-        status = subprocess.run(
-            [
-                *(sys.executable, str(SCRIPT), letter, moment, str(count)),
-                *("prefixes", str(killed), *SETTINGS, EVERY_UNIT),
-            ],
-            cwd=tmp_path,
-            timeout=300,
-            check=False,
-            capture_output=True,
-        ).returncode
+        words = (letter, moment, str(count), "prefixes", str(killed), *SETTINGS, EVERY_UNIT)
+        status = branchdiag(*words, cwd=tmp_path, program=KILLED_RUN).status
         assert status == -signal.SIGKILL, (letter, moment)
         assert RunDirectory.open(killed).manifest["phases"][letter]["status"] == "running"
     for path in (killed, whole):
-        ended = branchdiag("prefixes", str(path), *SETTINGS, EVERY_UNIT, cwd=tmp_path)
+        words = ("prefixes", str(path), *SETTINGS, EVERY_UNIT)
+        ended = branchdiag(*words, cwd=tmp_path, interpreter=path == whole)
         assert ended.status == 0, ended.err
     first, second = RunDirectory.open(killed), RunDirectory.open(whole)
     for letter in stages_of("prefixes"):

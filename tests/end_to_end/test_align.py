@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from branchdiag.store.run import RunDirectory
-from tests.conftest import SMALL, Ended, branchdiag
+from tests.command_line import Ended, branchdiag
+from tests.conftest import SMALL
 
 WIDE = ("--set=align.rollouts=4", "--set=align.student_tokens=4",
         "--set=align.min_student_probability=0")  # fmt: skip

@@ -13,7 +13,8 @@ import pytest
 from branchdiag.errors import BranchdiagError
 from branchdiag.pipeline.compared_runs import read_runs
 from branchdiag.pipeline.comparing import compare_runs, make_comparison
-from tests.conftest import SMALL, Ended, branchdiag
+from tests.command_line import Ended, branchdiag
+from tests.conftest import SMALL
 
 FEW = [a for a in SMALL if not a.startswith("--limit")] + ["--limit=9"]
 

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,8 @@ from branchdiag.cli.main import call
 from branchdiag.evaluation.directory import EvaluationDirectory
 from branchdiag.store.evaluation_schemas import EVALUATION_TABLES
 from branchdiag.store.fingerprint import derive_seed
-from tests.conftest import branchdiag
+from tests.command_line import branchdiag
 
-KILLED = Path(__file__).parents[1] / "crash" / "killed_evaluation.py"
 FEW = ("--limit=6", "--n=2", "--seeds=2", "--progress=none", "--set=comparison.resamples=500")
 GROUPS = 2 * 6 * 2  # models x problems x seed sets
 EVERY_UNIT = "--set=engine.checkpoint_seconds=0"
@@ -225,13 +222,8 @@ def test_killed_at_samples_and_at_grades_it_ends_as_one_that_never_was(
 ) -> None:
     arguments = ["evaluate", "bundled", str(adapter), *FEW, EVERY_UNIT, "--out=killed"]
     for table, moment, count in (("samples", "after", 30), ("grades", "after", 5)):
-        status = subprocess.run(
-            [sys.executable, str(KILLED), table, moment, str(count), *arguments],
-            cwd=tmp_path,
-            timeout=300,
-            check=False,
-            capture_output=True,
-        ).returncode
+        words = (table, moment, str(count), *arguments)
+        status = branchdiag(*words, cwd=tmp_path, program="tests.crash.killed_evaluation").status
         assert status == -signal.SIGKILL
     directory = EvaluationDirectory.open(tmp_path / "killed")
     assert 0 < directory.table("outcomes").n_rows() < GROUPS

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from branchdiag import Schedule
-from tests.conftest import branchdiag
+from tests.command_line import branchdiag
 
 SCHEMA = json.loads(files("branchdiag").joinpath("schedule_schema.json").read_text("utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from branchdiag.store.run import RunDirectory
-from tests.conftest import SMALL, branchdiag
+from tests.command_line import branchdiag
+from tests.conftest import SMALL
 
 OF_DROPOUT = {"h_mc", "mi", "log_kappa"}  # one perturbed pass serves all candidates of a problem
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from branchdiag.bundled import model_path, problems_path
-from tests.conftest import SMALL, Ended, branchdiag
+from tests.command_line import Ended, branchdiag
+from tests.conftest import SMALL
 
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 

@@ -19,7 +19,8 @@ from branchdiag.prompts import render_student, render_teacher
 from branchdiag.stage_settings import PrefixSettings
 from branchdiag.store.fingerprint import tokens_hash
 from branchdiag.store.run import RunDirectory
-from tests.conftest import SMALL, Ended, branchdiag
+from tests.command_line import Ended, branchdiag
+from tests.conftest import SMALL
 
 FEW = ("--set=prefixes.fractions=[0.0, 0.4, 0.8]", "--set=prefixes.rollouts=2")
 MAIN = (

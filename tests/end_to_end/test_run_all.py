@@ -14,7 +14,8 @@ import pytest
 
 from branchdiag.store.run import RunDirectory
 from branchdiag.store.schemas import TABLES
-from tests.conftest import SMALL, Ended, branchdiag
+from tests.command_line import Ended, branchdiag
+from tests.conftest import SMALL
 
 
 def again(run: Path, *arguments: str) -> Ended:

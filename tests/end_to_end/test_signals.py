@@ -13,7 +13,8 @@ from branchdiag.signals import SIGNALS
 from branchdiag.store.run import RunDirectory
 from branchdiag.store.schemas import TABLES
 from branchdiag.store.table import Table
-from tests.conftest import SMALL, Ended, branchdiag
+from tests.command_line import Ended, branchdiag
+from tests.conftest import SMALL
 
 UNDEFINED = ("akl_head_share", "sfd_next_confidence")  # sides agree; last token
 LATER = ("gkd_jsd", "iw_opd_share")

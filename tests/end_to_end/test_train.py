@@ -15,7 +15,7 @@ import pytest
 
 from branchdiag.adapters import base_model_of
 from branchdiag.training.checkpoints import saved_steps
-from tests.conftest import branchdiag
+from tests.command_line import branchdiag
 from tests.end_to_end.test_mistakes import refused
 from tests.tiny_models import write_tiny_model
 from tests.unit.training.tiny_runs import TUNINGS, losses, write_problems, write_settings
@@ -188,7 +188,7 @@ def test_directories_are_not_mixed(folder: Path, whole: dict[str, Any], in_proce
 def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """Run a command line in this process: what ends before the model is loaded takes no time."""
     from branchdiag.cli.main import call
-    from tests.conftest import Ended
+    from tests.command_line import Ended
 
     def run(cwd: Path, words: list[str]) -> Ended:
         monkeypatch.chdir(cwd)
