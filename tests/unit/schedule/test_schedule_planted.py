@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -272,11 +271,10 @@ def test_equal_seeds_give_equal_results() -> None:
 
 
 @pytest.mark.slow
-def test_a_complete_fit_of_the_papers_size_takes_well_under_a_minute() -> None:
-    start = time.process_time()
+def test_a_fit_of_the_papers_size_with_all_defaults_finds_what_was_planted() -> None:
     fitted = fit_schedule(plant(RISING, level(0.9), seed=0))
-    assert time.process_time() - start < 45
-    assert fitted.settings.resamples == 500
+    assert (fitted.status, fitted.direction) == ("ok", "increasing")
+    assert (fitted.settings.resamples, fitted.settings.permutations) == (500, 2000)
 
 
 @st.composite
