@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml requirements/constraints.txt
 run: setup  ## set up, then diagnose the bundled model
 	$(BIN)/branchdiag run-all
 
-test: setup  ## set up, then run the tests (under ten minutes on two cores)
+test: setup  ## set up, then run the tests (13 minutes on two shared cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
 	  -m "not slow and not vllm"  # one thread each: two processes of two get in each other's way
 
