@@ -1,7 +1,7 @@
 """Runs the command line in a process of its own, without waiting seconds for its libraries.
 
-Each of some 150 commands of the tests would import torch and transformers anew: a third of the
-whole time of the tests. So they are forks of one process that has imported the libraries, none of
+A command that loads a model imports torch and transformers first, which takes longer than most of
+what is tested. So commands are forks of one process that has imported the libraries, none of
 branchdiag: a process of its own all the same, with its own arguments, directory and streams, that
 ends as any other does. What forks have in common (the seed of hashes, the state of `random`) could
 hide that a run depends on it: of two runs that a test holds against each other one is made with
@@ -71,6 +71,7 @@ def branchdiag(
         done = subprocess.run(
             [sys.executable, "-m", program, *arguments],
             cwd=cwd,
+            # The programs of the tests are not installed.
             env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
             capture_output=True,
             text=True,

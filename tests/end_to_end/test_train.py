@@ -200,16 +200,33 @@ def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     return run
 
 
-@pytest.mark.slow
-def test_the_bundled_model_comes_closer_to_its_teacher(tmp_path: Path) -> None:
-    """100 steps with its own settings: on the same held-out text the divergence falls by a third.
-
-    On rollouts of its own it falls by less (docs/bundled_results.md): those hold guesses of the
-    answer, which it has learned from a teacher that knows it, and which that teacher contradicts.
-    """
-    ended = branchdiag("train", "--progress=plain", "--json", cwd=tmp_path, env=ONE_THREAD)
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What 100 steps of the bundled model with its own settings measured, before and after."""
+    cwd = tmp_path_factory.mktemp("bundled")
+    ended = branchdiag("train", "--progress=plain", "--json", cwd=cwd, env=ONE_THREAD)
     assert ended.status == 0, ended.err
     first, last = ended.json["held_out"]
     assert last["step"] == 100
+    return first, last
+
+
+@pytest.mark.slow
+def test_on_the_same_text_the_bundled_model_comes_closer_to_its_teacher(
+    held_out: tuple[dict[str, Any], dict[str, Any]],
+) -> None:
+    first, last = held_out
     assert last["divergence_first_rollouts"] <= 2 / 3 * first["divergence"]
-    assert last["divergence"] < first["divergence"]
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(
+    strict=True,
+    reason="it comes 27% closer: the new rollouts hold guesses of the answer, learned from a "
+    "teacher that knows it, which that teacher contradicts (docs/bundled_results.md)",
+)
+def test_on_its_own_new_text_the_bundled_model_comes_closer_to_its_teacher(
+    held_out: tuple[dict[str, Any], dict[str, Any]],
+) -> None:
+    first, last = held_out
+    assert last["divergence"] <= 2 / 3 * first["divergence"]

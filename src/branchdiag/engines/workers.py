@@ -27,8 +27,8 @@ Result = TypeVar("Result")
 PR_SET_PDEATHSIG = 1
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
-
 GO_ON = "free some memory, then give the same command: it goes on where it was left"
+"""What to do where a worker was killed, unless the work knows better."""
 
 
 class WorkerFailed(RuntimeError):
