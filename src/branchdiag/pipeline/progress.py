@@ -59,8 +59,9 @@ class Plain:
     def finish(self) -> None:
         now = time.monotonic()
         if self._new:
+            ended = "done in" if self._done == self._total else "after"  # stopped, or some failed
             self._print(
-                f"{self._name} {self._done}/{self._total} done in {now - self._began:.1f} s"
+                f"{self._name} {self._done}/{self._total} {ended} {now - self._began:.1f} s"
             )
 
     def _pace(self, now: float) -> str:

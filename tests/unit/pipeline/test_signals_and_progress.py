@@ -43,6 +43,19 @@ def test_an_interruption_crosses_processes() -> None:
     assert pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM))).exit_status == 143
 
 
+@pytest.mark.parametrize(("units", "ended"), [(4, "5/5 done in "), (3, "4/5 after ")])
+def test_a_phase_that_stopped_early_is_not_called_done(
+    units: int, ended: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reporter = Plain()
+    reporter.start(PHASES["A"], 5, 1)
+    reporter.advance(units, 0)
+    reporter.finish()
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert ended in last
+    assert ("done" in last) == (units == 4)
+
+
 def test_plain_progress_counts_what_was_kept(capsys: pytest.CaptureFixture[str]) -> None:
     reporter = Plain(every_seconds=0.0)
     reporter.start(PHASES["E"], total=10, done=4)
